@@ -1,0 +1,174 @@
+"""What the engine computes with. The wire's own types end in ``wire``; these begin there."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+StopReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoraConfig:
+    """The adapter of one model.
+
+    Attributes:
+        rank: Rank of A and B.
+        alpha: Scale: the adapter adds ``alpha / rank * B @ A``.
+        seed: Seed of A's initial values; ``None`` draws one.
+        train_attn, train_mlp, train_unembed: Which modules get an adapter, as on the wire.
+    """
+
+    rank: int
+    alpha: float
+    seed: int | None = None
+    train_attn: bool = True
+    train_mlp: bool = True
+    train_unembed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdamParams:
+    """One AdamW step, as ``tinker.AdamParams``: decoupled weight decay, global-norm clipping.
+
+    ``grad_clip_norm`` of 0 means no clipping.
+    """
+
+    learning_rate: float
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-12
+    weight_decay: float = 0.0
+    grad_clip_norm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Datum:
+    """One training sequence.
+
+    Attributes:
+        tokens: int64 ``[T]``, the model's input.
+        loss_inputs: Arrays by name, aligned with ``tokens``: ``target_tokens`` int64, the others
+            float32. ``[T]``, or ``[T, K]`` where a loss takes K targets a position.
+    """
+
+    tokens: IntArray
+    loss_inputs: dict[str, npt.NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossFunction:
+    """A loss of the wire by name (``"importance_sampling"``) with its numbers."""
+
+    name: str
+    config: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardBackwardResult:
+    """What a forward, or forward and backward, pass gives back.
+
+    Attributes:
+        outputs: For each datum, in the order given, arrays by name (``logprobs`` float32 ``[T]``).
+        metrics: Numbers by ``name:reduction``, such as ``loss:sum``.
+    """
+
+    outputs: list[dict[str, FloatArray]]
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplingParams:
+    """How to sample.
+
+    Attributes:
+        max_tokens: Most tokens to sample; ``None`` is up to the end of the context.
+        temperature: 0 is greedy.
+        top_k: -1 is all.
+        top_p: 1.0 is all.
+        seed: Same seed, same prompt, same weights: same tokens. Sample ``i`` of one request
+            draws from a stream of its own.
+        stop_token_ids: A sampled token among these ends a sequence, which keeps it.
+        stop_strings: Text that ends a sequence as soon as the decoded text contains it.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_k: int = -1
+    top_p: float = 1.0
+    seed: int | None = None
+    stop_token_ids: tuple[int, ...] = ()
+    stop_strings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleRequest:
+    """One prompt, and the samples wanted of it.
+
+    Attributes:
+        sampler_id: The sampler whose weights to use (see ``Executor.load_sampler``);
+            ``None`` is the base model.
+        prompt: int64 ``[P]``, at least one token.
+        num_samples: How many sequences.
+        params: How to sample.
+        prompt_logprobs: Whether to return the prompt's own logprobs.
+        topk_prompt_logprobs: How many of the most likely tokens to return for each prompt
+            position; 0 is none.
+    """
+
+    sampler_id: str | None
+    prompt: IntArray
+    num_samples: int
+    params: SamplingParams
+    prompt_logprobs: bool = False
+    topk_prompt_logprobs: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampledSequence:
+    """One sample: ``tokens`` int64 ``[N]`` and the logprob of each, float32 ``[N]``.
+
+    Logprobs are those of the untempered, unfiltered model distribution, which training
+    recomputes.
+    """
+
+    tokens: IntArray
+    logprobs: FloatArray
+    stop_reason: StopReason
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleResult:
+    """The samples of one request.
+
+    Attributes:
+        sequences: ``num_samples`` of them.
+        prompt_logprobs: float32 ``[P]``, the first NaN; ``None`` when not asked for.
+        topk_prompt_logprobs: Token ids int64 ``[P, K]`` and logprobs float32 ``[P, K]``, the first
+            row empty (-1 and NaN); ``None`` when not asked for.
+    """
+
+    sequences: list[SampledSequence]
+    prompt_logprobs: FloatArray | None = None
+    topk_prompt_logprobs: tuple[IntArray, FloatArray] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BaseModelInfo:
+    """What the engine says of its base model.
+
+    Attributes:
+        name: The name it is asked for by.
+        tokenizer_id: A folder or hub name that ``AutoTokenizer.from_pretrained`` takes.
+        architecture: Such as ``"LlamaForCausalLM"``.
+        max_context_length: In tokens.
+    """
+
+    name: str
+    tokenizer_id: str
+    architecture: str
+    max_context_length: int

@@ -1,0 +1,94 @@
+"""Every exception that art raises on purpose.
+
+All derive from :class:`ArtError`, and each is also the standard exception that a caller would
+expect, so that ``except ValueError`` keeps working. All can be pickled: they cross processes.
+"""
+
+
+class ArtError(Exception):
+    """The root of every exception that art raises on purpose."""
+
+
+class MissingExtraError(ArtError, ImportError):
+    """A part of art was touched whose engine is not installed.
+
+    Args:
+        feature: What was touched, such as ``"art.tinker"``.
+        module: The root package that is absent, such as ``"torch"``.
+        extra: The extra of the distribution that brings it.
+    """
+
+    def __init__(self, feature: str, module: str, extra: str) -> None:
+        self.feature, self.module, self.extra = feature, module, extra
+        super().__init__(
+            f"{feature} needs {module!r}, which is not installed. "
+            f'Install it with: pip install "art-rl[{extra}]"'
+        )
+        self.name = module
+
+    def __reduce__(self) -> tuple[type["MissingExtraError"], tuple[str, str, str]]:
+        return type(self), (self.feature, self.module, self.extra)
+
+
+class ConfigurationError(ArtError, ValueError):
+    """An argument, option or environment variable has a value that cannot be used."""
+
+
+class MissingAPIKeyError(ConfigurationError):
+    """There is neither an API key for a Tinker server nor an engine on this machine."""
+
+
+class UnsupportedModelArchitectureError(ArtError, ValueError):
+    """A model has no entry in the Megatron model-support registry."""
+
+
+class UnknownBaseModelError(ArtError, ValueError):
+    """The server does not have, or cannot find, the base model that was asked for."""
+
+
+class NotRegisteredError(ArtError, ValueError):
+    """A model was used before ``await model.register(backend)``."""
+
+
+class TrainingDataError(ArtError, ValueError):
+    """Trajectories cannot become training data. Nothing was sent and nothing has changed."""
+
+
+class EmptyGroupError(TrainingDataError):
+    """A trajectory group has no trajectories."""
+
+
+class InvalidRewardError(TrainingDataError):
+    """A reward is NaN or infinite."""
+
+
+class NoTrainableTokensError(TrainingDataError):
+    """A trajectory has no completion with token ids and logprobs to train on."""
+
+
+class ContextLengthError(TrainingDataError):
+    """A sequence is longer than the model's context."""
+
+
+class CheckpointError(ArtError, OSError):
+    """A checkpoint cannot be written, read or found. Earlier checkpoints are intact."""
+
+
+class EngineError(ArtError, RuntimeError):
+    """The training engine answered with an error."""
+
+
+class EngineStartError(EngineError):
+    """The embedded engine could not start."""
+
+
+class EngineDiedError(EngineError, ConnectionError):
+    """The embedded engine's process ended while it was in use. Saved checkpoints are intact."""
+
+
+class PortInUseError(ArtError, OSError):
+    """The port that a server was asked to listen on is taken."""
+
+
+class IncompatibleClientError(ArtError, RuntimeError):
+    """The SDK's version is outside the range that this server speaks."""
