@@ -44,6 +44,7 @@ def check_stub(path: Path) -> Iterator[Fault]:
         module, name, alias = match.group("module", "name", "alias")
         if name != alias:
             yield Fault(path, number, f"`{name}` is exported under another name, `{alias}`")
+            continue
         if name in first_line_of:
             yield Fault(path, number, f"`{name}` stands already in line {first_line_of[name]}")
         first_line_of.setdefault(name, number)

@@ -165,9 +165,8 @@ def test_a_present_root_package_keeps_its_own_error() -> None:
 
 def test_every_public_name_of_art_has_a_module() -> None:
     """The stub checker, on the installed package."""
-    from art._stub_grammar import check_stub
-
     import art
+    from art._stub_grammar import check_stub
 
     root = Path(art.__file__).parent
     faults = [str(f) for stub in root.rglob("__init__.pyi") for f in check_stub(stub)]
