@@ -1,0 +1,151 @@
+"""Messages, the settings of a training step, and its result."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, Self, TypedDict
+
+from openai.types.chat.chat_completion import Choice as Choice
+from openai.types.chat.chat_completion_message_param import ChatCompletionMessageParam
+from openai.types.chat.chat_completion_tool_param import ChatCompletionToolParam
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetPydanticSchema,
+    Tag,
+    ValidationError,
+)
+
+from art.errors import ConfigurationError
+
+
+def _check_message(message: object) -> object:
+    if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+        raise ValueError(
+            "a message is a dict with a 'role', as openai takes it, or a Choice that a model gave; "
+            f"this is {type(message).__name__}"
+        )
+    return message
+
+
+def _kind(item: object) -> Literal["choice", "message"]:
+    # A Choice that went through JSON is a dict again; no message has a field called "message".
+    is_choice = isinstance(item, Choice) or (isinstance(item, Mapping) and "message" in item)
+    return "choice" if is_choice else "message"
+
+
+# openai's message types are not validated further: they consume iterables, and servers take more.
+Message = Annotated[
+    ChatCompletionMessageParam,
+    GetPydanticSchema(
+        lambda _, schema_of: schema_of(Annotated[Any, AfterValidator(_check_message)])
+    ),
+]
+MessageOrChoice = Annotated[
+    Annotated[Message, Tag("message")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)
+]
+Messages = list[Message]
+MessagesAndChoices = list[MessageOrChoice]
+Tools = list[
+    Annotated[
+        ChatCompletionToolParam, GetPydanticSchema(lambda _, schema_of: schema_of(dict[str, Any]))
+    ]
+]
+
+LossFn = Literal["importance_sampling", "ppo", "cispo", "cross_entropy"]
+
+_Finite = Annotated[float, Field(allow_inf_nan=False)]
+_NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+_Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+
+class TrainOptions(TypedDict, total=False):
+    """The fields of :class:`TrainConfig` as keywords of ``backend.train``."""
+
+    learning_rate: float
+    loss_fn: LossFn
+    loss_fn_config: dict[str, float] | None
+    normalize_advantages: bool
+    kl_penalty_coef: float
+    beta1: float
+    beta2: float
+    eps: float
+    weight_decay: float
+    grad_clip_norm: float
+
+
+class TrainConfig(BaseModel):
+    """How to take one training step.
+
+    Attributes:
+        learning_rate: Adam's step size; greater than 0.
+        loss_fn: Name of the policy loss, one of the Tinker wire's.
+        loss_fn_config: The loss's own numbers, such as ``{"clip_low_threshold": 0.8}``; ``None``
+            leaves the server's defaults.
+        normalize_advantages: Divide a group's advantages by the standard deviation of its
+            rewards, as GRPO does; see :func:`art.rl.advantages.group_advantages`.
+        kl_penalty_coef: Weight of the KL penalty towards the base model; 0 is none.
+        beta1: Adam's decay of the first moment, in [0, 1).
+        beta2: Adam's decay of the second moment, in [0, 1).
+        eps: Adam's epsilon; greater than 0.
+        weight_decay: Decoupled weight decay (AdamW).
+        grad_clip_norm: Largest global norm of the gradient; 0 is no clipping.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: _Positive = 5e-6
+    loss_fn: LossFn = "importance_sampling"
+    loss_fn_config: dict[str, _Finite] | None = None
+    normalize_advantages: bool = True
+    kl_penalty_coef: _NonNegative = 0.0
+    beta1: _Decay = 0.9
+    beta2: _Decay = 0.95
+    eps: _Positive = 1e-8
+    weight_decay: _NonNegative = 0.0
+    grad_clip_norm: _NonNegative = 0.0
+
+    def with_options(self, options: TrainOptions) -> Self:
+        """This config with some fields replaced, and validated.
+
+        Args:
+            options: Fields to replace, by name.
+
+        Returns:
+            A new config.
+
+        Raises:
+            art.errors.ConfigurationError: A name is unknown or a value out of its range.
+        """
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        try:
+            return type(self).model_validate({**fields, **options})
+        except ValidationError as error:
+            raise ConfigurationError(f"These training options cannot be used: {error}") from error
+
+
+@dataclass
+class TrainResult:
+    """What one call of ``backend.train`` did.
+
+    Attributes:
+        step: The model's step after the call. It does not advance where nothing was trained.
+        metrics: Numbers by name, such as ``loss`` and ``grad_norm``.
+    """
+
+    step: int
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass
+class LocalTrainResult(TrainResult):
+    """The result of a backend that keeps its checkpoints on this machine.
+
+    Attributes:
+        checkpoint_path: The folder of the step's checkpoint; ``None`` where none was saved.
+    """
+
+    checkpoint_path: str | None = None
