@@ -1,0 +1,1 @@
+from . import model_support as model_support

@@ -1,0 +1,12 @@
+from .default_dense import DEFAULT_DENSE_HANDLER as DEFAULT_DENSE_HANDLER
+from .default_dense import DefaultDenseHandler as DefaultDenseHandler
+from .llama3_dense import LLAMA3_DENSE_HANDLER as LLAMA3_DENSE_HANDLER
+from .llama3_dense import Llama3DenseHandler as Llama3DenseHandler
+from .qwen3_5_dense import QWEN3_5_DENSE_HANDLER as QWEN3_5_DENSE_HANDLER
+from .qwen3_5_dense import Qwen35DenseHandler as Qwen35DenseHandler
+from .qwen3_5_moe import QWEN3_5_MOE_HANDLER as QWEN3_5_MOE_HANDLER
+from .qwen3_5_moe import Qwen35MoeHandler as Qwen35MoeHandler
+from .qwen3_dense import QWEN3_DENSE_HANDLER as QWEN3_DENSE_HANDLER
+from .qwen3_dense import Qwen3DenseHandler as Qwen3DenseHandler
+from .qwen3_moe import QWEN3_MOE_HANDLER as QWEN3_MOE_HANDLER
+from .qwen3_moe import Qwen3MoeHandler as Qwen3MoeHandler

@@ -1,0 +1,101 @@
+"""Qwen3.5 and later with experts: the attention of dense Qwen3.5, routed and shared experts.
+
+Training adapts an expert's fused gate and up as one linear module, ``gate_up_proj``. vLLM loads
+the experts fused.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from megatron.core.transformer import TransformerConfig
+from torch import Tensor
+
+from art.errors import AdapterFormatError, ConfigurationError
+from art.megatron.model_support.registry import QWEN3_5_MOE_SPEC
+from art.megatron.model_support.vllm_lora import (
+    fuse_experts,
+    is_expert,
+    is_fused,
+    rank_of,
+    read_adapters,
+    stack_experts,
+    target_modules_of,
+    unfuse_experts,
+    unstack_experts,
+    write_adapters,
+)
+
+from .qwen3_5_dense import Qwen35DenseHandler, rename_from_vllm, rename_to_vllm
+
+_PROJECTIONS = ("gate_up_proj", "down_proj")
+
+
+class Qwen35MoeHandler(Qwen35DenseHandler):
+    """Qwen3.5, mixture of experts."""
+
+    meta = QWEN3_5_MOE_SPEC.handler
+
+    def check_config(self, config: TransformerConfig) -> None:
+        """Refuse what is not a Qwen3.5 with experts. See :class:`FamilyHandler`."""
+        super().check_config(config)
+        if not config.moe_shared_expert_intermediate_size:
+            raise ConfigurationError(
+                f"a {self.key} model has a shared expert, but this config has "
+                "moe_shared_expert_intermediate_size="
+                f"{config.moe_shared_expert_intermediate_size}"
+            )
+
+    def to_vllm_lora_tensors(
+        self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Turn an adapter's tensors, as trained, into those that vLLM loads.
+
+        Args:
+            tensors: The adapter, with ``gate_up_proj`` and ``down_proj`` of every expert.
+            adapter_config: As for :class:`Qwen35DenseHandler`.
+
+        Returns:
+            vLLM's tensors, experts fused, and the config with the ``target_modules`` that they
+            have.
+
+        Raises:
+            AdapterFormatError: A tensor has a name, rank or shape that does not fit.
+        """
+        trained = read_adapters(tensors, adapter_config)
+        fused = next(filter(is_fused, trained), None)
+        if fused is not None:
+            raise AdapterFormatError(f"training keeps experts one by one, but {fused} is fused")
+        adapters = {name: adapter for name, adapter in trained.items() if not is_expert(name)}
+        for experts, stacked in stack_experts(trained, _PROJECTIONS).items():
+            adapters |= fuse_experts(experts, stacked)
+        config = {**adapter_config, "target_modules": target_modules_of(adapters)}
+        return write_adapters(rename_to_vllm(adapters, adapter_config)), config
+
+    def from_vllm_lora_tensors(
+        self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """Turn vLLM's tensors back into those that training loads.
+
+        Args:
+            tensors: The adapter, experts fused.
+            adapter_config: As for :class:`Qwen35DenseHandler`.
+
+        Returns:
+            The adapter, with ``gate_up_proj`` and ``down_proj`` of every expert.
+
+        Raises:
+            AdapterFormatError: A tensor has a name, rank or shape that does not fit.
+        """
+        served = rename_from_vllm(read_adapters(tensors, adapter_config), adapter_config)
+        adapters = {name: adapter for name, adapter in served.items() if not is_expert(name)}
+        single = next((name for name in served if is_expert(name) and not is_fused(name)), None)
+        if single is not None:
+            raise AdapterFormatError(
+                f"vLLM keeps the experts of {self.key} fused, but got {single}"
+            )
+        for experts, stacked in unfuse_experts(served, rank_of(adapter_config)).items():
+            adapters |= unstack_experts(experts, stacked)
+        return write_adapters(adapters)
+
+
+QWEN3_5_MOE_HANDLER = Qwen35MoeHandler()

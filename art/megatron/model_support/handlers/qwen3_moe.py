@@ -1,0 +1,101 @@
+"""Qwen3 with experts: the attention of dense Qwen3, routed experts, no shared ones.
+
+vLLM loads each expert's gate, up and down by itself, and so does training. An adapter that PEFT
+trained on fused experts is taken apart on its way to vLLM.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from megatron.core.transformer import TransformerConfig
+from torch import Tensor
+
+from art.errors import AdapterFormatError
+from art.megatron.model_support.registry import QWEN3_MOE_SPEC
+from art.megatron.model_support.vllm_lora import (
+    is_fused,
+    rank_of,
+    read_adapters,
+    split_gate_up,
+    stack_experts,
+    target_modules_of,
+    unfuse_experts,
+    unstack_experts,
+    write_adapters,
+)
+
+from .family import FamilyHandler
+
+_PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
+
+
+class Qwen3MoeHandler(FamilyHandler):
+    """Qwen3, mixture of experts."""
+
+    meta = QWEN3_MOE_SPEC.handler
+
+    def check_config(self, config: TransformerConfig) -> None:
+        """Refuse what is not a Qwen3 with experts. See :class:`FamilyHandler`."""
+        super().check_config(config)
+        self._require("normalization", config.normalization, "RMSNorm")
+        self._require("gated_linear_unit", config.gated_linear_unit, True)
+        self._require("qk_layernorm", config.qk_layernorm, True)
+        self._require("experimental_attention_variant", config.experimental_attention_variant, None)
+        self._require(
+            "moe_shared_expert_intermediate_size", config.moe_shared_expert_intermediate_size, None
+        )
+
+    def to_vllm_lora_tensors(
+        self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
+    ) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Turn an adapter's tensors into those that vLLM loads: each expert by itself.
+
+        Args:
+            tensors: The adapter, its experts one by one or fused.
+            adapter_config: Its PEFT config; ``r`` is read.
+
+        Returns:
+            vLLM's tensors, and the config with the ``target_modules`` that they have.
+
+        Raises:
+            AdapterFormatError: A tensor has a name, rank or shape that does not fit, or a layer
+                has both fused and single experts.
+        """
+        adapters = read_adapters(tensors, adapter_config)
+        for experts, fused in unfuse_experts(adapters, rank_of(adapter_config)).items():
+            del adapters[experts], adapters[f"{experts}.base_layer"]
+            single = unstack_experts(experts, split_gate_up(fused))
+            if adapters.keys() & single.keys():
+                raise AdapterFormatError(f"{experts} has both fused and single experts")
+            adapters |= single
+        stack_experts(adapters, _PROJECTIONS)  # raises unless every expert is complete
+        config = {**adapter_config, "target_modules": target_modules_of(adapters)}
+        return write_adapters(adapters), config
+
+    def from_vllm_lora_tensors(
+        self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
+    ) -> dict[str, Tensor]:
+        """Turn vLLM's tensors back into those that training loads: the same ones.
+
+        Args:
+            tensors: The adapter, its experts one by one.
+            adapter_config: Its PEFT config; ``r`` is read.
+
+        Returns:
+            The adapter by the names that training gives it.
+
+        Raises:
+            AdapterFormatError: A tensor has a name, rank or shape that does not fit.
+        """
+        adapters = read_adapters(tensors, adapter_config)
+        fused = next(filter(is_fused, adapters), None)
+        if fused is not None:
+            raise AdapterFormatError(
+                f"vLLM keeps the experts of {self.key} one by one, but {fused} is fused; "
+                "to_vllm_lora_tensors takes them apart"
+            )
+        stack_experts(adapters, _PROJECTIONS)  # raises unless every expert is complete
+        return write_adapters(adapters)
+
+
+QWEN3_MOE_HANDLER = Qwen3MoeHandler()

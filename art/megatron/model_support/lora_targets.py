@@ -1,0 +1,133 @@
+"""The modules of a megatron ``GPTModel`` that take a LoRA adapter, by their megatron types.
+
+Megatron fuses what Hugging Face keeps apart: ``linear_qkv`` is q, k and v, ``linear_fc1`` is gate
+and up, a gated delta net's ``in_proj`` is all of its inputs. A target says both names.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from megatron.core.models.gpt import GPTModel
+from megatron.core.ssm.gated_delta_net import GatedDeltaNet
+from megatron.core.transformer.attention import SelfAttention
+from megatron.core.transformer.mlp import MLP
+from megatron.core.transformer.moe.experts import SequentialMLP, TEGroupedMLP
+from megatron.core.transformer.moe.moe_layer import MoELayer
+from torch import nn
+
+from art.errors import ConfigurationError
+
+from .spec import LoraTarget
+
+_FC1 = ("gate_proj", "up_proj")
+_FC2 = ("down_proj",)
+
+
+def collect_lora_targets(model: GPTModel) -> list[LoraTarget]:
+    """List the linear modules of a model's decoder that take an adapter.
+
+    Args:
+        model: A model, or the part of one that a pipeline rank holds.
+
+    Returns:
+        The modules in the order of the layers. Layers and experts carry their global numbers in
+        the Hugging Face names, whatever rank holds them.
+
+    Raises:
+        ConfigurationError: A layer has no linear modules to adapt, or of a type not known here.
+    """
+    targets: list[LoraTarget] = []
+    for position, layer in enumerate(model.decoder.layers):
+        path = f"decoder.layers.{position}"
+        # Megatron counts layers from 1, over all pipeline ranks.
+        hf_layer = f"model.layers.{layer.layer_number - 1}"
+        targets += _attention(layer.self_attention, f"{path}.self_attention", hf_layer)
+        targets += _mlp(layer.mlp, f"{path}.mlp", f"{hf_layer}.mlp")
+    return targets
+
+
+def _attention(module: nn.Module, path: str, hf_layer: str) -> Iterator[LoraTarget]:
+    if isinstance(module, SelfAttention):
+        hf = f"{hf_layer}.self_attn"
+        yield _target(f"{path}.linear_qkv", ("q_proj", "k_proj", "v_proj"), hf)
+        yield _target(f"{path}.linear_proj", ("o_proj",), hf)
+    elif isinstance(module, GatedDeltaNet):
+        hf = f"{hf_layer}.linear_attn"
+        # in_proj also holds b and a, one row a head: too few for an adapter to matter.
+        yield _target(f"{path}.in_proj", ("in_proj_qkv", "in_proj_z"), hf)
+        yield _target(f"{path}.out_proj", ("out_proj",), hf)
+    else:
+        raise _unknown(module, path, "SelfAttention or GatedDeltaNet")
+
+
+def _mlp(module: nn.Module, path: str, hf: str) -> Iterator[LoraTarget]:
+    if isinstance(module, MoELayer):
+        yield from _experts(module, f"{path}.experts", f"{hf}.experts")
+        if module.shared_experts is not None:
+            yield from _dense_mlp(
+                module.shared_experts, f"{path}.shared_experts", f"{hf}.shared_expert"
+            )
+    elif isinstance(module, MLP):
+        yield from _dense_mlp(module, path, hf)
+    else:
+        raise _unknown(module, path, "MLP or MoELayer")
+
+
+def _dense_mlp(module: MLP, path: str, hf: str) -> Iterator[LoraTarget]:
+    _require_gate(module, path)
+    yield _target(f"{path}.linear_fc1", _FC1, hf)
+    yield _target(f"{path}.linear_fc2", _FC2, hf)
+
+
+def _experts(module: MoELayer, path: str, hf: str) -> Iterator[LoraTarget]:
+    experts = module.experts
+    numbers = module.local_expert_indices
+    if isinstance(experts, SequentialMLP):
+        for position, (number, expert) in enumerate(
+            zip(numbers, experts.local_experts, strict=True)
+        ):
+            _require_gate(expert, path)
+            local = f"{path}.local_experts.{position}"
+            yield _expert_target(f"{local}.linear_fc1", _FC1, hf, [number])
+            yield _expert_target(f"{local}.linear_fc2", _FC2, hf, [number])
+    elif isinstance(experts, TEGroupedMLP):
+        _require_gate(experts, path)
+        yield _expert_target(f"{path}.linear_fc1", _FC1, hf, numbers)
+        yield _expert_target(f"{path}.linear_fc2", _FC2, hf, numbers)
+    else:
+        # GroupedMLP, say, keeps its weights as bare parameters.
+        raise _unknown(experts, path, "SequentialMLP or TEGroupedMLP")
+
+
+def _target(path: str, projections: tuple[str, ...], hf: str) -> LoraTarget:
+    return LoraTarget(
+        module_path=path,
+        target_modules=projections,
+        hf_modules=tuple(f"{hf}.{projection}" for projection in projections),
+    )
+
+
+def _expert_target(
+    path: str, projections: tuple[str, ...], hf: str, numbers: Sequence[int]
+) -> LoraTarget:
+    return LoraTarget(
+        module_path=path,
+        target_modules=("experts",),
+        hf_modules=tuple(
+            f"{hf}.{number}.{projection}" for number in numbers for projection in projections
+        ),
+    )
+
+
+def _require_gate(module: MLP | TEGroupedMLP, path: str) -> None:
+    if not module.config.gated_linear_unit:
+        raise ConfigurationError(
+            f"{path} has no gate (gated_linear_unit=False), so its linear_fc1 is not the "
+            "gate_proj and up_proj that the adapter's names mean"
+        )
+
+
+def _unknown(module: nn.Module, path: str, known: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{path} is a {type(module).__name__}, which has no linear modules that art can adapt; "
+        f"build the model with {known}"
+    )

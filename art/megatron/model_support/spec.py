@@ -1,0 +1,212 @@
+"""What is known about a model family without running it: plain frozen data.
+
+The records are small classes with ``__slots__`` instead of dataclasses, named tuples or pydantic
+models, because a registry question is answered in a cold process: ``typing`` alone costs as much
+as most of Python's own start, ``dataclasses`` twice that, pydantic ten times.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
+
+    from .protocol import ModelSupportHandler as ModelSupportHandler
+    from .protocol import NativeVllmLoraStatus as NativeVllmLoraStatus
+    from .protocol import RolloutWeightsMode as RolloutWeightsMode
+else:
+
+    def __getattr__(name: str) -> object:
+        # ART's address of these three. They need `typing`, which the data must not load.
+        if name in ("ModelSupportHandler", "NativeVllmLoraStatus", "RolloutWeightsMode"):
+            from . import protocol
+
+            return getattr(protocol, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+
+
+class Record:
+    """Frozen data: each slot is written once, by ``__init__``. Compared and hashed by value."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in self.__slots__ and not hasattr(self, name):
+            object.__setattr__(self, name, value)
+            return
+        raise AttributeError(f"{type(self).__name__} is frozen: cannot set {name!r}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"{type(self).__name__} is frozen: cannot delete {name!r}")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._values()))
+
+    def __repr__(self) -> str:
+        pairs = zip(self.__slots__, self._values(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in pairs)})"
+
+
+class DependencyFloor(Record):
+    """The lowest versions that a family works with; ``None`` is no floor.
+
+    Args:
+        transformers: Version of transformers.
+        vllm: Version of vLLM.
+        megatron_bridge: Version, or full commit, of Megatron-Bridge.
+    """
+
+    __slots__ = ("transformers", "vllm", "megatron_bridge")
+
+    def __init__(
+        self,
+        *,
+        transformers: str | None = None,
+        vllm: str | None = None,
+        megatron_bridge: str | None = None,
+    ) -> None:
+        self.transformers: Final = transformers
+        self.vllm: Final = vllm
+        self.megatron_bridge: Final = megatron_bridge
+
+
+class HandlerMeta(Record):
+    """What the registry and the handler of a family both need to know, said once.
+
+    Args:
+        key: The family's key, such as ``"qwen3_dense"``.
+        handler_name: The name that :mod:`art.megatron.model_support.handlers` exports the handler
+            by, such as ``"QWEN3_DENSE_HANDLER"``.
+        is_moe: Whether the family routes tokens to experts.
+        native_vllm_lora_status: How far vLLM serves the family's LoRA tensors as they are.
+    """
+
+    __slots__ = ("key", "handler_name", "is_moe", "native_vllm_lora_status")
+
+    def __init__(
+        self,
+        *,
+        key: str,
+        handler_name: str,
+        is_moe: bool = False,
+        native_vllm_lora_status: "NativeVllmLoraStatus" = "disabled",
+    ) -> None:
+        self.key: Final = key
+        self.handler_name: Final = handler_name
+        self.is_moe: Final = is_moe
+        self.native_vllm_lora_status: Final[NativeVllmLoraStatus] = native_vllm_lora_status
+
+
+class ModelSupportSpec(Record):
+    """One family in the registry.
+
+    Args:
+        handler: The family's :class:`HandlerMeta`. ``key``, ``handler_key``, ``is_moe`` and
+            ``native_vllm_lora_status`` are read from it.
+        default_target_modules: The Hugging Face module names that get a LoRA adapter when a
+            config names none.
+        model_names: Hugging Face names of the family's published models.
+        default_rollout_weights_mode: Whether rollouts use the adapter or merged weights.
+        dependency_floor: The lowest versions that the family works with.
+    """
+
+    __slots__ = (
+        "handler",
+        "default_target_modules",
+        "model_names",
+        "default_rollout_weights_mode",
+        "dependency_floor",
+    )
+
+    def __init__(
+        self,
+        *,
+        handler: HandlerMeta,
+        default_target_modules: tuple[str, ...],
+        model_names: tuple[str, ...] = (),
+        default_rollout_weights_mode: "RolloutWeightsMode" = "lora",
+        dependency_floor: DependencyFloor = DependencyFloor(),  # noqa: B008 - it is frozen
+    ) -> None:
+        self.handler: Final = handler
+        self.default_target_modules: Final = default_target_modules
+        self.model_names: Final = model_names
+        self.default_rollout_weights_mode: Final[RolloutWeightsMode] = default_rollout_weights_mode
+        self.dependency_floor: Final = dependency_floor
+
+    @property
+    def key(self) -> str:
+        """The family's key."""
+        return self.handler.key
+
+    @property
+    def handler_key(self) -> str:
+        """The key of the family's handler."""
+        return self.handler.key
+
+    @property
+    def is_moe(self) -> bool:
+        """Whether the family routes tokens to experts."""
+        return self.handler.is_moe
+
+    @property
+    def native_vllm_lora_status(self) -> "NativeVllmLoraStatus":
+        """How far vLLM serves the family's LoRA tensors as they are."""
+        return self.handler.native_vllm_lora_status
+
+
+class LayerFamilyInstance(Record):
+    """One kind of layer in a model, and the layers that are of it.
+
+    Args:
+        key: ``"standard_attention"``, ``"gated_delta_net_attention"``, ``"dense_mlp"``,
+            ``"grouped_moe_mlp"`` or ``"shared_experts_mlp"``.
+        layer_indices: The layers that hold it, counted from 0 as Hugging Face counts; not empty.
+        module_path: Where it sits in a ``TransformerLayer``, such as ``"mlp.shared_experts"``.
+        module_type: The class of megatron-core that it is, such as ``"SharedExpertMLP"``.
+    """
+
+    __slots__ = ("key", "layer_indices", "module_path", "module_type")
+
+    def __init__(
+        self, *, key: str, layer_indices: tuple[int, ...], module_path: str, module_type: str
+    ) -> None:
+        self.key: Final = key
+        self.layer_indices: Final = layer_indices
+        self.module_path: Final = module_path
+        self.module_type: Final = module_type
+
+    @property
+    def count(self) -> int:
+        """How many layers hold it."""
+        return len(self.layer_indices)
+
+    @property
+    def layer_index(self) -> int:
+        """The first layer that holds it."""
+        return self.layer_indices[0]
+
+
+class LoraTarget(Record):
+    """One linear module of a megatron model that can take an adapter.
+
+    Args:
+        module_path: Its name in the model, such as ``"decoder.layers.0.mlp.linear_fc1"``.
+        target_modules: What a LoRA config calls it, such as ``("gate_proj", "up_proj")``.
+        hf_modules: The Hugging Face modules whose weights it holds, in the order in which its
+            output holds them, such as ``("model.layers.0.mlp.gate_proj", ...)``.
+    """
+
+    __slots__ = ("module_path", "target_modules", "hf_modules")
+
+    def __init__(
+        self, *, module_path: str, target_modules: tuple[str, ...], hf_modules: tuple[str, ...]
+    ) -> None:
+        self.module_path: Final = module_path
+        self.target_modules: Final = target_modules
+        self.hf_modules: Final = hf_modules

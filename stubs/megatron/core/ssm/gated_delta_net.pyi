@@ -1,0 +1,3 @@
+from megatron.core.transformer.module import MegatronModule
+
+class GatedDeltaNet(MegatronModule): ...

@@ -1,0 +1,1 @@
+from .transformer_config import TransformerConfig as TransformerConfig

@@ -1,0 +1,6 @@
+from torch import nn
+
+from .transformer_config import TransformerConfig
+
+class MegatronModule(nn.Module):
+    config: TransformerConfig

@@ -1,0 +1,3 @@
+from megatron.core.transformer.mlp import MLP
+
+class SharedExpertMLP(MLP): ...
