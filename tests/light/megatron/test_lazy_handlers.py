@@ -1,0 +1,145 @@
+"""What answering a registry question loads, and what touching a handler does."""
+
+import subprocess
+import sys
+import textwrap
+from importlib.util import find_spec
+
+import pytest
+
+from art.megatron import model_support
+from art.megatron.model_support import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS, handlers
+
+ALL_SPECS = [DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS]
+
+
+def run(code: str) -> str:
+    """Run code in a fresh interpreter; return what it printed."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_questions_load_no_handler_and_nothing_heavy() -> None:
+    loaded = run(
+        """
+        import sys
+        before = set(sys.modules)
+        from art.megatron.model_support import (
+            UnsupportedModelArchitectureError,
+            default_target_modules_for_model,
+            get_model_support_spec,
+            handlers,
+            is_model_support_registered,
+            list_model_support_specs,
+            model_requires_merged_rollout,
+            model_uses_expert_parallel,
+            native_vllm_lora_status_for_model,
+        )
+        for spec in list_model_support_specs():
+            for name in spec.model_names:
+                default_target_modules_for_model(name)
+                native_vllm_lora_status_for_model(name)
+                model_uses_expert_parallel(name)
+                model_requires_merged_rollout(name)
+                is_model_support_registered(name)
+                hash(get_model_support_spec(name))
+        dir(handlers)
+        repr(list_model_support_specs())
+        print(*sorted(set(sys.modules) - before))
+        """
+    ).split()
+    ours = [name for name in loaded if name.partition(".")[0] == "art"]
+    assert ours == [
+        "art",
+        "art._lazy",
+        "art.errors",
+        "art.megatron",
+        "art.megatron.model_support",
+        "art.megatron.model_support.handlers",
+        "art.megatron.model_support.registry",
+        "art.megatron.model_support.spec",
+    ]
+    dear = {"typing", "dataclasses", "inspect", "ast", "enum", "re", "difflib", "pydantic", "numpy"}
+    engines = {"torch", "megatron", "transformer_engine", "transformers"}
+    assert not {name.partition(".")[0] for name in loaded} & (dear | engines)
+
+
+def test_types_of_the_data_resolve_at_arts_address_and_ours() -> None:
+    for name in ("ModelSupportHandler", "NativeVllmLoraStatus", "RolloutWeightsMode"):
+        assert getattr(model_support.spec, name) is getattr(model_support, name)
+    assert model_support.ModelSupportHandler.__name__ == "ModelSupportHandler"
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = model_support.spec.no_such_name
+
+
+def test_the_protocol_promises_no_method_that_is_not_written() -> None:
+    """Building, converting and injecting come later: until then nobody may ask for them."""
+    members = {
+        name for name in vars(model_support.ModelSupportHandler) if not name.startswith("_")
+    }
+    assert members == {
+        "meta",
+        "key",
+        "is_moe",
+        "native_vllm_lora_status",
+        "collect_layer_families",
+        "collect_lora_targets",
+        "to_vllm_lora_tensors",
+        "from_vllm_lora_tensors",
+    }
+
+
+@pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.key)
+def test_every_handler_name_is_exported(spec) -> None:
+    assert spec.handler.handler_name in handlers.__all__
+    assert spec.handler.handler_name in dir(handlers)
+
+
+def test_every_exported_handler_has_a_spec() -> None:
+    exported = {name for name in handlers.__all__ if name.endswith("_HANDLER")}
+    assert exported == {spec.handler.handler_name for spec in ALL_SPECS}
+
+
+@pytest.mark.skipif(find_spec("megatron") is not None, reason="megatron-core is installed here")
+def test_a_handler_without_its_engine_names_the_extra() -> None:
+    printed = run(
+        """
+        from art.errors import MissingExtraError
+        from art.megatron.model_support import get_model_support_handler, handlers
+        for touch in (
+            lambda: get_model_support_handler("Qwen/Qwen3-8B"),
+            lambda: handlers.QWEN3_DENSE_HANDLER,
+            lambda: hasattr(handlers, "Qwen3MoeHandler"),
+        ):
+            try:
+                touch()
+            except MissingExtraError as error:
+                print(error.extra, error.module, type(error.__cause__).__name__)
+                assert 'pip install "art-rl[megatron]"' in str(error), error
+        """
+    )
+    # The engine's first missing package may be torch or megatron itself.
+    lines = printed.splitlines()
+    assert len(lines) == 3, printed
+    for line in lines:
+        extra, module, cause = line.split()
+        assert (extra, cause) == ("megatron", "ModuleNotFoundError")
+        assert module in ("megatron", "torch")
+
+
+@pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed here")
+def test_a_handler_with_its_engine_loads() -> None:
+    printed = run(
+        """
+        import sys
+        from art.megatron.model_support import get_model_support_handler
+        handler = get_model_support_handler("Qwen/Qwen3-8B")
+        assert "megatron.core" in sys.modules
+        assert "art.megatron.model_support.handlers.qwen3_moe" not in sys.modules
+        print(handler.key)
+        """
+    )
+    assert printed.splitlines()[-1] == "qwen3_dense"
