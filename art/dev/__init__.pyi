@@ -1,0 +1,13 @@
+from .engine import EngineArgs as EngineArgs
+from .engine import WeightTransferConfig as WeightTransferConfig
+from .model import InitArgs as InitArgs
+from .model import InternalModelConfig as InternalModelConfig
+from .model import PeftArgs as PeftArgs
+from .model import RolloutWeightsMode as RolloutWeightsMode
+from .model import TinkerArgs as TinkerArgs
+from .model import TinkerTrainingClientArgs as TinkerTrainingClientArgs
+from .model import TrainerArgs as TrainerArgs
+from .openai_server import OpenAIServerConfig as OpenAIServerConfig
+from .openai_server import ServerArgs as ServerArgs
+from .validate import is_dedicated_mode as is_dedicated_mode
+from .validate import validate_dedicated_config as validate_dedicated_config

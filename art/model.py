@@ -1,0 +1,410 @@
+"""Models: what a rollout is handed, and what a backend trains."""
+
+import asyncio
+import importlib
+import logging
+import os
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, cast
+
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from typing_extensions import TypeVar
+
+from art import history
+from art.errors import ConfigurationError, NotRegisteredError
+from art.metrics import split_metrics, step_metrics
+from art.paths import model_dir, path_component
+from art.trajectories import Trajectory, TrajectoryGroup
+
+if TYPE_CHECKING:
+    from art.backend import Backend
+    from art.dev.model import InternalModelConfig
+    from art.dev.openai_server import OpenAIServerConfig
+
+logger = logging.getLogger(__name__)
+
+ConfigT = TypeVar("ConfigT", bound=BaseModel | None, default=None)
+
+# A rollout may wait long for its turn; a server that does not even accept is not there.
+_REQUEST_SECONDS = 1200.0
+_CONNECT_SECONDS = 5.0
+
+
+class Model(BaseModel, Generic[ConfigT]):
+    """A model that a rollout can ask, and whose results can be logged.
+
+    A prompted model, to compare with::
+
+        art.Model(
+            name="gpt-4.1",
+            project="my-project",
+            inference_api_key=os.environ["OPENAI_API_KEY"],
+            inference_base_url="https://api.openai.com/v1/",
+        )
+
+    State lies under ``<base_path>/<project>/models/<name>/``.
+
+    Attributes:
+        name: Name of the model; a folder's name too.
+        project: Name of the project; a folder's name too.
+        config: The user's own settings, such as a system prompt.
+        trainable: Whether this is a :class:`TrainableModel`.
+        inference_api_key: Key of the OpenAI-compatible endpoint.
+        inference_base_url: Base URL of the endpoint, ending in ``/v1``.
+        inference_model_name: What the endpoint calls the model, where that is not ``name``.
+        base_path: Root of all state.
+
+    Raises:
+        art.errors.ConfigurationError: ``name`` or ``project`` cannot be a folder's name.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+    project: str
+    config: ConfigT
+    trainable: bool = False
+    inference_api_key: str | None = Field(default=None, repr=False)
+    inference_base_url: str | None = None
+    inference_model_name: str | None = None
+    base_path: str = ".art"
+
+    _backend: "Backend | None" = PrivateAttr(default=None)
+    _client: "tuple[tuple[object, ...], AsyncOpenAI] | None" = PrivateAttr(default=None)
+    _created: float = PrivateAttr(default_factory=time.time)
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        project: str,
+        config: ConfigT | None = None,
+        inference_api_key: str | None = None,
+        inference_base_url: str | None = None,
+        inference_model_name: str | None = None,
+        base_path: str | os.PathLike[str] = ".art",
+        **fields: Any,
+    ) -> None:
+        path_component("model", name)
+        path_component("project", project)
+        super().__init__(
+            name=name,
+            project=project,
+            config=config,
+            inference_api_key=inference_api_key,
+            inference_base_url=inference_base_url,
+            inference_model_name=inference_model_name,
+            base_path=os.fspath(base_path),
+            **fields,
+        )
+
+    def get_output_dir(self) -> Path:
+        """The folder of the model's state. It need not exist."""
+        return model_dir(self.base_path, self.project, self.name)
+
+    def backend(self) -> "Backend":
+        """The backend that the model is registered with.
+
+        Raises:
+            art.errors.NotRegisteredError: There is none yet.
+        """
+        if self._backend is None:
+            raise NotRegisteredError(
+                f"Model {self.name!r} has no backend. Call `await model.register(backend)` first."
+            )
+        return self._backend
+
+    async def register(self, backend: "Backend") -> None:
+        """Hand the model to a backend.
+
+        Args:
+            backend: Takes the model on.
+
+        Raises:
+            art.errors.ConfigurationError: ``config`` cannot become JSON.
+        """
+        if self.config is not None:
+            try:
+                self.config.model_dump_json()
+            except ValueError as error:
+                raise ConfigurationError(
+                    f"The config of model {self.name!r} cannot become JSON: {error}"
+                ) from error
+        await backend.register(self)
+        self._backend = backend
+
+    def openai_client(self) -> AsyncOpenAI:
+        """A client of the model's endpoint, the same one at every call in an event loop.
+
+        It waits up to 20 minutes for an answer, and opens as many connections as there are
+        requests. Pass :meth:`get_inference_name` as ``model``.
+
+        Raises:
+            art.errors.NotRegisteredError: A trainable model was not registered yet.
+            art.errors.ConfigurationError: A prompted model has no URL or key.
+        """
+        url, key = self.inference_base_url, self.inference_api_key
+        if url is None or key is None:
+            raise self._no_endpoint()
+        try:
+            loop: object = asyncio.get_running_loop()
+        except RuntimeError:
+            loop = None
+        # Connections belong to the event loop that opened them.
+        identity = (url, key, loop)
+        if self._client is None or self._client[0] != identity:
+            self._client = (identity, _unlimited_client(url, key))
+        return self._client[1]
+
+    def _no_endpoint(self) -> Exception:
+        return ConfigurationError(
+            f"Model {self.name!r} has no endpoint. Give it inference_base_url and "
+            "inference_api_key."
+        )
+
+    def get_inference_name(self, step: int | None = None) -> str:
+        """What to call the model at its endpoint.
+
+        Args:
+            step: The checkpoint that is wanted; ``None`` is the latest.
+        """
+        if self._backend is not None:
+            return self._backend._model_inference_name(self, step=step)
+        name = self.inference_model_name or self.name
+        return name if step is None else f"{name}@{step}"
+
+    def litellm_completion_params(self, step: int | None = None) -> dict[str, Any]:
+        """Arguments for ``litellm.completion`` that reach the model.
+
+        Args:
+            step: The checkpoint that is wanted; ``None`` is the latest.
+        """
+        name = self.get_inference_name(step)
+        return {
+            # litellm's name for a server that speaks OpenAI's protocol and takes more.
+            "model": f"hosted_vllm/{name}" if self.trainable else name,
+            "base_url": self.inference_base_url,
+            "api_key": self.inference_api_key,
+            "temperature": 1,
+        }
+
+    async def get_step(self) -> int:
+        """How many training steps the model has taken; 0 for a model that is not trainable."""
+        return 0
+
+    async def log(
+        self,
+        trajectories: Iterable[Trajectory | BaseException]
+        | Iterable[TrajectoryGroup]
+        | None = None,
+        split: str = "val",
+        *,
+        metrics: Mapping[str, float] | None = None,
+        step: int | None = None,
+    ) -> None:
+        """Log trajectories, metrics, or both.
+
+        One row goes to ``history.jsonl``: the means of :func:`art.metrics.step_metrics`, then
+        ``metrics``. Trajectories go to ``trajectories/<split>/<step>.jsonl``, one group a line,
+        and replace what was logged of the same split and step. (ART 0.5 writes parquet there;
+        JSON lines need no pyarrow, and keep a Choice's token ids.)
+
+        Args:
+            trajectories: Groups; or trajectories and exceptions, which become one group.
+            split: ``"train"``, ``"val"``, ``"test"`` or a name of your own.
+            metrics: Further numbers, such as those that ``backend.train`` returned. JSON has no
+                NaN and no infinity: such values are left out.
+            step: The step that this belongs to; ``None`` is the current one.
+
+        Raises:
+            art.errors.ConfigurationError: ``split`` cannot be a folder's name.
+            TypeError: ``trajectories`` mixes groups with something else.
+            OSError: A file cannot be written.
+        """
+        path_component("split", split)
+        groups = None if trajectories is None else _as_groups(trajectories)
+        if step is None:
+            step = await self.get_step()
+        row: dict[str, float] = {}
+        if groups is not None:
+            path = history.trajectories_path(self.get_output_dir(), split, step)
+            await asyncio.to_thread(history.write_trajectory_groups, path, groups)
+            row |= step_metrics(groups)
+        row |= metrics or {}
+        if row:
+            named = split_metrics(row, split)
+            named |= {"training_step": step, "time/wall_clock_sec": time.time() - self._created}
+            await asyncio.to_thread(history.append_history, self.get_output_dir(), named, step)
+
+    def overwrite_state(self, state: Mapping[str, Any]) -> None:
+        """Replace the model's ``state.json``, where a run keeps what it must remember.
+
+        Args:
+            state: Values that JSON can hold.
+        """
+        history.write_state(self.get_output_dir(), state)
+
+    def merge_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
+        """Merge into the model's ``state.json``; dicts within are merged too.
+
+        Args:
+            state: Values that JSON can hold.
+
+        Returns:
+            The whole state, as it was written.
+        """
+        merged = _deep_merge(self.read_state() or {}, state)
+        self.overwrite_state(merged)
+        return merged
+
+    def read_state(self) -> dict[str, Any] | None:
+        """Read the model's ``state.json``.
+
+        Returns:
+            The state, or ``None`` where none was written.
+
+        Raises:
+            art.errors.CheckpointError: The file is damaged.
+        """
+        return history.read_state(self.get_output_dir())
+
+
+class TrainableModel(Model[ConfigT], Generic[ConfigT]):
+    """A model that a backend trains.
+
+    ::
+
+        model = art.TrainableModel(
+            name="agent-001", project="my-project", base_model="Qwen/Qwen3-4B-Instruct-2507"
+        )
+        await model.register(backend)
+
+    Attributes:
+        base_model: Name or folder of the model that training starts from.
+    """
+
+    base_model: str
+    trainable: bool = True
+
+    _internal_config: "InternalModelConfig | None" = PrivateAttr(default=None)
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        project: str,
+        base_model: str,
+        config: ConfigT | None = None,
+        base_path: str | os.PathLike[str] = ".art",
+        _internal_config: "InternalModelConfig | None" = None,
+        **fields: Any,
+    ) -> None:
+        super().__init__(
+            name=name,
+            project=project,
+            config=config,
+            base_path=base_path,
+            base_model=base_model,
+            **fields,
+        )
+        self._internal_config = _internal_config
+
+    def _no_endpoint(self) -> Exception:
+        return NotRegisteredError(
+            f"Model {self.name!r} has no endpoint yet. Call `await model.register(backend)` first."
+        )
+
+    async def register(
+        self, backend: "Backend", _openai_client_config: "OpenAIServerConfig | None" = None
+    ) -> None:
+        """Hand the model to a backend, which serves its latest step.
+
+        Args:
+            backend: Trains the model and serves its completions.
+            _openai_client_config: Settings of the endpoint.
+
+        Raises:
+            art.errors.ConfigurationError: ``config`` cannot become JSON.
+            art.errors.UnknownBaseModelError: The backend has no such base model.
+        """
+        previous = self._backend
+        await super().register(backend)
+        try:
+            url, key = await backend._prepare_backend_for_training(self, _openai_client_config)
+        except BaseException:
+            self._backend = previous
+            raise
+        self.inference_base_url, self.inference_api_key = url, key
+        self.inference_model_name = backend._model_inference_name(self)
+
+    async def get_step(self) -> int:
+        """How many training steps the model has taken.
+
+        Raises:
+            art.errors.NotRegisteredError: The model was not registered yet.
+        """
+        return await self.backend()._get_step(self)
+
+    async def delete_checkpoints(self, best_checkpoint_metric: str = "val/reward") -> None:
+        """Delete all checkpoints but the latest and the best.
+
+        Args:
+            best_checkpoint_metric: Its mean over a step's rows of ``history.jsonl`` says how good
+                the step is; greater is better. Where no row has it, only the latest is kept.
+
+        Raises:
+            art.errors.NotRegisteredError: The model was not registered yet.
+        """
+        keep = [await self.get_step()]
+        rows = await asyncio.to_thread(history.read_history, self.get_output_dir())
+        best = history.best_step(rows, best_checkpoint_metric)
+        if best is None:
+            logger.warning(
+                "No row of %s has %r: only the checkpoint of step %d is kept",
+                self.get_output_dir() / history.HISTORY,
+                best_checkpoint_metric,
+                keep[0],
+            )
+        elif best not in keep:
+            keep.append(best)
+        await self.backend()._delete_checkpoint_files(self, keep)
+
+
+def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
+    # httpx or httpx2, whichever this openai is built on: it exports all of it but `Limits`.
+    http = importlib.import_module(DefaultAsyncHttpxClient.__base__.__module__.partition(".")[0])
+    limits = http.Limits(max_connections=None, max_keepalive_connections=None)
+    timeout = Timeout(_REQUEST_SECONDS, connect=_CONNECT_SECONDS)
+    return AsyncOpenAI(
+        base_url=url,
+        api_key=key,
+        http_client=DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
+    )
+
+
+def _as_groups(
+    trajectories: Iterable[Trajectory | BaseException] | Iterable[TrajectoryGroup],
+) -> list[TrajectoryGroup]:
+    items = list(trajectories)
+    if all(isinstance(item, TrajectoryGroup) for item in items):
+        return cast("list[TrajectoryGroup]", items)
+    if all(isinstance(item, Trajectory | BaseException) for item in items):
+        return [TrajectoryGroup(cast("list[Trajectory | BaseException]", items))]
+    raise TypeError(
+        "log takes TrajectoryGroups, or Trajectories and exceptions, not a mix; this has "
+        + ", ".join(sorted({type(item).__name__ for item in items}))
+    )
+
+
+def _deep_merge(base: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in updates.items():
+        old = merged.get(key)
+        if isinstance(old, Mapping) and isinstance(value, Mapping):
+            merged[key] = _deep_merge(old, value)
+        else:
+            merged[key] = value
+    return merged
