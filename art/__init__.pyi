@@ -1,5 +1,6 @@
 from . import dev as dev
 from . import errors as errors
+from . import types as types
 from .backend import Backend as Backend
 from .errors import ArtError as ArtError
 from .gather import gather_trajectories as gather_trajectories
@@ -7,6 +8,7 @@ from .gather import gather_trajectory_groups as gather_trajectory_groups
 from .local.backend import LocalBackend as LocalBackend
 from .model import Model as Model
 from .model import TrainableModel as TrainableModel
+from .retries import retry as retry
 from .tinker.backend import TinkerBackend as TinkerBackend
 from .trajectories import History as History
 from .trajectories import Trajectory as Trajectory

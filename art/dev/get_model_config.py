@@ -37,7 +37,7 @@ def get_model_config(
         **user_engine_args,
     }
     if rollout_weights_mode == "lora" and "lora_target_modules" not in user_engine_args:
-        engine_args["lora_target_modules"] = peft_args["target_modules"]
+        engine_args["lora_target_modules"] = list(peft_args["target_modules"])
     result: InternalModelConfig = {
         "init_args": _init_args(base_model, output_dir, config.get("init_args", {})),
         "engine_args": engine_args,
