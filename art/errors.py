@@ -42,6 +42,10 @@ class UnsupportedModelArchitectureError(ArtError, ValueError):
     """A model has no entry in the Megatron model-support registry."""
 
 
+class AdapterFormatError(ArtError, ValueError):
+    """LoRA tensors have names, ranks or shapes that their format does not allow."""
+
+
 class UnknownBaseModelError(ArtError, ValueError):
     """The server does not have, or cannot find, the base model that was asked for."""
 
@@ -92,3 +96,27 @@ class PortInUseError(ArtError, OSError):
 
 class IncompatibleClientError(ArtError, RuntimeError):
     """The SDK's version is outside the range that this server speaks."""
+
+
+class InvalidRequestError(ArtError, ValueError):
+    """A request to the engine is malformed, or asks for what the engine does not have."""
+
+
+class RequestTooLargeError(InvalidRequestError):
+    """The body of a request to the engine is over the limit."""
+
+
+class NotFoundError(ArtError, LookupError):
+    """The engine has no session, model, sampler, future or checkpoint of that name."""
+
+
+class SessionEndedError(ArtError, RuntimeError):
+    """The session was finished, or its client stopped sending heartbeats."""
+
+
+class AuthenticationError(ArtError, PermissionError):
+    """The API key is missing or wrong."""
+
+
+class EngineBusyError(EngineError):
+    """The engine's queue is full; the request can be sent again later."""

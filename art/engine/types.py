@@ -166,9 +166,11 @@ class BaseModelInfo:
         tokenizer_id: A folder or hub name that ``AutoTokenizer.from_pretrained`` takes.
         architecture: Such as ``"LlamaForCausalLM"``.
         max_context_length: In tokens.
+        eos_token_ids: Tokens that end a sequence where a request names no stop tokens.
     """
 
     name: str
     tokenizer_id: str
     architecture: str
     max_context_length: int
+    eos_token_ids: tuple[int, ...] = ()

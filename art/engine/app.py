@@ -1,0 +1,40 @@
+"""The application: the wire's routes in front of an :class:`~art.engine.core.Engine`."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from art.engine.core import Engine
+from art.engine.gate import MAX_BODY_BYTES, Gate
+from art.engine.routes import ROUTERS
+from art.engine.statuses import add_error_handlers
+
+API_PREFIX = "/api/v1"
+
+
+def create_app(engine: Engine, *, api_key: str, max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
+    """Build the application.
+
+    Args:
+        engine: What the routes ask. The application starts it, and closes it at its own end.
+        api_key: The key that clients must send as ``X-API-Key``.
+        max_body_bytes: The largest request body, compressed or not.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await engine.start()
+        yield
+        await engine.close()
+
+    app = FastAPI(
+        title="art engine", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
+    app.state.engine = engine
+    app.state.max_body_bytes = max_body_bytes
+    for router in ROUTERS:
+        app.include_router(router, prefix=API_PREFIX)
+    add_error_handlers(app)
+    app.add_middleware(Gate, api_key=api_key, max_body_bytes=max_body_bytes)
+    return app

@@ -1,0 +1,54 @@
+"""Results of requests that take time."""
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse, Response
+
+from art.engine.core import sampler_group
+from art.engine.futures import Failure
+from art.engine.messages import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
+from art.engine.routes.dependencies import EngineDep
+
+router = APIRouter()
+
+# The SDK gives up a poll after 45 seconds.
+_LONG_POLL_S = 30.0
+
+
+@router.post("/retrieve_future")
+async def retrieve_future(body: RetrieveFutureBody, engine: EngineDep) -> Response:
+    """Wait for one result; 408 asks the client to come again."""
+    outcome = await engine.futures.wait(body.request_id, _LONG_POLL_S)
+    if outcome is None:
+        again = {"type": "try_again", "request_id": body.request_id, "queue_state": "active"}
+        return JSONResponse(again, status_code=408)
+    engine.futures.mark_fetched(body.request_id)
+    if isinstance(outcome, Failure):
+        return JSONResponse({"error": outcome.error, "category": outcome.category})
+    return Response(outcome.body, media_type=outcome.content_type)
+
+
+@router.post("/retrieve_futures")
+async def retrieve_futures(body: RetrieveFuturesBody, engine: EngineDep) -> JSONResponse:
+    """Wait for whichever requests of a sampler end next."""
+    target = body.target
+    engine.sessions.sampler(target.sampling_session_id)
+    timeout = _LONG_POLL_S if body.timeout is None else min(max(body.timeout, 0.0), _LONG_POLL_S)
+    group = sampler_group(target.sampling_session_id, target.cloned_sampler_id)
+    ended, cursor = await engine.futures.wait_for_group(group, body.prev_cursor, timeout)
+    completions: list[dict[str, object]] = [
+        {"state": "failed", "request_id": request_id}
+        if isinstance(outcome, Failure)
+        else {
+            "state": "finished",
+            "request_id": request_id,
+            "response_payload_uncompressed_size": len(outcome.body),
+        }
+        for request_id, outcome in ended
+    ]
+    return JSONResponse({"completions": completions, "cursor": cursor})
+
+
+@router.post("/cancel_future", status_code=204)
+async def cancel_future(body: CancelFutureBody, engine: EngineDep) -> None:
+    """Take a sampling request out of the line; one that already runs is let finish."""
+    engine.scheduler.cancel_sample(body.request_id)

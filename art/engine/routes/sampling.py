@@ -1,0 +1,42 @@
+"""Samplers, and sampling from them."""
+
+from typing import Any
+
+from fastapi import APIRouter
+
+from art.engine.messages import CreateSamplingSessionBody, SampleBody
+from art.engine.routes.dependencies import EngineDep
+
+router = APIRouter()
+
+
+@router.post("/create_sampling_session")
+async def create_sampling_session(
+    body: CreateSamplingSessionBody, engine: EngineDep
+) -> dict[str, Any]:
+    """Give a session a sampler of a checkpoint, or of the base model."""
+    return {
+        "type": "create_sampling_session",
+        "sampling_session_id": await engine.create_sampling_session(body),
+    }
+
+
+@router.get("/samplers/{sampler_id}")
+async def get_sampler(sampler_id: str, engine: EngineDep) -> dict[str, Any]:
+    """What a sampler samples from."""
+    sampler = engine.sessions.sampler(sampler_id)
+    return {
+        "sampler_id": sampler_id,
+        "base_model": engine.base_model.name,
+        "model_path": None if sampler.path is None else str(sampler.path),
+    }
+
+
+@router.post("/asample")
+async def asample(body: SampleBody, engine: EngineDep) -> dict[str, Any]:
+    """Sample; the SDK wants the ids of all sequences with the answer."""
+    request_id = engine.sample(body)
+    return {
+        "request_id": request_id,
+        "sample_sequence_ids": [f"{request_id}:{index}" for index in range(body.num_samples)],
+    }

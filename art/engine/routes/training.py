@@ -1,0 +1,93 @@
+"""Models: creation, training, and their checkpoints."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from art.engine import wire
+from art.engine.messages import (
+    CreateModelBody,
+    LoadWeightsBody,
+    ModelBody,
+    OptimStepBody,
+    SaveSamplerBody,
+    SaveWeightsBody,
+)
+from art.engine.routes.dependencies import EngineDep
+from art.errors import InvalidRequestError, NotFoundError
+
+router = APIRouter()
+
+
+@router.post("/create_model")
+async def create_model(body: CreateModelBody, engine: EngineDep) -> dict[str, Any]:
+    """Add a LoRA adapter to train; the future holds ``{model_id}``."""
+    return {"request_id": engine.create_model(body)}
+
+
+@router.post("/get_info")
+async def get_info(body: ModelBody, engine: EngineDep) -> dict[str, Any]:
+    """What a model is."""
+    run = engine.sessions.model(body.model_id).run
+    if run is None:
+        raise NotFoundError(f"model {body.model_id!r} is not loaded yet")
+    base = engine.base_model
+    return {
+        "type": "get_info",
+        "model_id": body.model_id,
+        "model_name": base.name,
+        "model_data": {
+            "arch": base.architecture,
+            "model_name": base.name,
+            "tokenizer_id": base.tokenizer_id,
+        },
+        "is_lora": True,
+        "lora_rank": run.lora.rank,
+    }
+
+
+@router.post("/forward_backward")
+async def forward_backward(request: Request, engine: EngineDep) -> dict[str, Any]:
+    """Compute a loss, with ``forward_only`` unset its gradient too.
+
+    The body is a protobuf ``ForwardBackwardRequest``, zstd-compressed where the header says so.
+    """
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip()
+    if content_type != wire.PROTOBUF:
+        raise InvalidRequestError(f"send {wire.PROTOBUF}, not {content_type or 'no content type'}")
+    body = await request.body()
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding == "zstd":
+        limit: int = request.app.state.max_body_bytes
+        body = await asyncio.to_thread(wire.decompress, body, max_bytes=limit)
+    elif encoding != "identity":
+        raise InvalidRequestError(f"the body is encoded as {encoding!r}; send zstd or none")
+    message = await asyncio.to_thread(wire.parse_forward_backward, body)
+    if message.seq_id < 1:
+        raise InvalidRequestError(f"seq_id is {message.seq_id}; the first is 1")
+    return {"request_id": engine.forward_backward(message), "model_id": message.model_id}
+
+
+@router.post("/optim_step")
+async def optim_step(body: OptimStepBody, engine: EngineDep) -> dict[str, Any]:
+    """Take one AdamW step; the future holds ``{metrics}``."""
+    return {"request_id": engine.optim_step(body), "model_id": body.model_id}
+
+
+@router.post("/save_weights")
+async def save_weights(body: SaveWeightsBody, engine: EngineDep) -> dict[str, Any]:
+    """Write a checkpoint with the optimizer's state; the future holds ``{path}``."""
+    return {"request_id": engine.save_weights(body), "model_id": body.model_id}
+
+
+@router.post("/save_weights_for_sampler")
+async def save_weights_for_sampler(body: SaveSamplerBody, engine: EngineDep) -> dict[str, Any]:
+    """Write a checkpoint to sample from; ``{path}``, or ``{sampling_session_id}`` unnamed."""
+    return {"request_id": engine.save_weights_for_sampler(body), "model_id": body.model_id}
+
+
+@router.post("/load_weights")
+async def load_weights(body: LoadWeightsBody, engine: EngineDep) -> dict[str, Any]:
+    """Load a checkpoint into a model, or create a model from it."""
+    return {"request_id": engine.load_weights(body)}

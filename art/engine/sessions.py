@@ -1,0 +1,185 @@
+"""Who is connected, and what belongs to them. Everything here is the event loop's."""
+
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from art.engine.checkpoints import CheckpointPath, TrainingRun
+from art.errors import NotFoundError, SessionEndedError
+
+
+@dataclass(slots=True, kw_only=True)
+class Model:
+    """A model that can be trained.
+
+    Attributes:
+        run: What its checkpoints share; ``None`` until the adapter is known, which for a model
+            that begins with a checkpoint is when that was read.
+        last_request: When it was last asked for something, UTC.
+    """
+
+    model_id: str
+    run: TrainingRun | None = None
+    last_request: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampler:
+    """A client's view of one set of weights.
+
+    Attributes:
+        sampler_id: The sampling session's id, as the client knows it.
+        weights_id: What the executor calls the weights; ``None`` is the base model. Samplers of
+            one checkpoint share it.
+        folder: Where the weights can be read again.
+        path: The checkpoint, if the weights have a name.
+    """
+
+    sampler_id: str
+    weights_id: str | None = None
+    folder: Path | None = None
+    path: CheckpointPath | None = None
+
+
+@dataclass(slots=True, kw_only=True)
+class Session:
+    """One client, from ``create_session`` until it finishes or goes silent."""
+
+    session_id: str
+    display_name: str | None = None
+    user_metadata: Mapping[str, object] | None = None
+    last_heartbeat: float = field(default_factory=time.monotonic)
+    models: dict[str, Model] = field(default_factory=dict)
+    samplers: dict[str, Sampler] = field(default_factory=dict)
+
+
+class Sessions:
+    """The sessions that are alive.
+
+    Args:
+        timeout_s: How long a session lives without a heartbeat. The SDK sends one every 10
+            seconds; a laptop that sleeps, or a client in a long native call, sends none.
+    """
+
+    def __init__(self, *, timeout_s: float = 1800.0) -> None:
+        self._timeout_s = timeout_s
+        self._sessions: dict[str, Session] = {}
+        self._models: dict[str, Session] = {}
+        self._samplers: dict[str, Session] = {}
+
+    def create(
+        self, *, display_name: str | None, user_metadata: Mapping[str, object] | None
+    ) -> Session:
+        """Begin a session under a new id."""
+        session = Session(
+            session_id=uuid.uuid4().hex[:16],
+            display_name=display_name,
+            user_metadata=user_metadata,
+        )
+        self._sessions[session.session_id] = session
+        return session
+
+    def get(self, session_id: str) -> Session:
+        """A live session.
+
+        Raises:
+            SessionEndedError: It has ended, or was another server's.
+        """
+        session = self._sessions.get(session_id)
+        if session is None:
+            raise SessionEndedError(
+                f"session {session_id!r} has ended: it was finished, sent no heartbeat for "
+                f"{self._timeout_s:.0f} s, or the engine was started again since"
+            )
+        return session
+
+    def all(self) -> list[Session]:
+        """Every live session, the newest first."""
+        return list(reversed(self._sessions.values()))
+
+    def heartbeat(self, session_id: str) -> None:
+        """Keep a session alive."""
+        self.get(session_id).last_heartbeat = time.monotonic()
+
+    def add_model(self, session: Session, model: Model) -> None:
+        """Give a session a model."""
+        session.models[model.model_id] = model
+        self._models[model.model_id] = session
+
+    def model(self, model_id: str) -> Model:
+        """A live session's model.
+
+        Raises:
+            NotFoundError: There is none of that id.
+        """
+        session = self._models.get(model_id)
+        if session is None:
+            raise NotFoundError(f"there is no model {model_id!r} in a session that is alive")
+        return session.models[model_id]
+
+    def session_of_model(self, model_id: str) -> Session:
+        """The session that a model belongs to.
+
+        Raises:
+            NotFoundError: There is no model of that id.
+        """
+        self.model(model_id)
+        return self._models[model_id]
+
+    def models(self) -> list[Model]:
+        """The models of all live sessions."""
+        return [self._models[model_id].models[model_id] for model_id in self._models]
+
+    def add_sampler(self, session: Session, sampler: Sampler) -> None:
+        """Give a session a sampler.
+
+        A session that ended meanwhile keeps the sampler to itself: nobody can ask for it.
+        """
+        session.samplers[sampler.sampler_id] = sampler
+        if session.session_id in self._sessions:
+            self._samplers[sampler.sampler_id] = session
+
+    def sampler(self, sampler_id: str) -> Sampler:
+        """A live session's sampler.
+
+        Raises:
+            NotFoundError: There is none of that id.
+        """
+        session = self._samplers.get(sampler_id)
+        if session is None:
+            raise NotFoundError(
+                f"there is no sampler {sampler_id!r} in a session that is alive; "
+                "create the sampling client again"
+            )
+        return session.samplers[sampler_id]
+
+    def weights_in_use(self) -> set[str]:
+        """The ``weights_id`` of every live sampler."""
+        return {
+            sampler.weights_id
+            for session in self._sessions.values()
+            for sampler in session.samplers.values()
+            if sampler.weights_id is not None
+        }
+
+    def end(self, session_id: str) -> Session:
+        """End a session; its models and samplers are no longer found."""
+        session = self.get(session_id)
+        del self._sessions[session_id]
+        for model_id in session.models:
+            del self._models[model_id]
+        for sampler_id in session.samplers:
+            del self._samplers[sampler_id]
+        return session
+
+    def silent(self) -> list[str]:
+        """The ids of sessions that have sent no heartbeat for too long."""
+        oldest = time.monotonic() - self._timeout_s
+        return [
+            session.session_id
+            for session in self._sessions.values()
+            if session.last_heartbeat < oldest
+        ]
