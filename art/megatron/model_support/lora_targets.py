@@ -22,11 +22,14 @@ _FC1 = ("gate_proj", "up_proj")
 _FC2 = ("down_proj",)
 
 
-def collect_lora_targets(model: GPTModel) -> list[LoraTarget]:
+def collect_lora_targets(
+    model: GPTModel, *, expert_fc1: tuple[str, ...] = _FC1
+) -> list[LoraTarget]:
     """List the linear modules of a model's decoder that take an adapter.
 
     Args:
         model: A model, or the part of one that a pipeline rank holds.
+        expert_fc1: What the family calls the adapters of an expert's ``linear_fc1``.
 
     Returns:
         The modules in the order of the layers. Layers and experts carry their global numbers in
@@ -41,7 +44,7 @@ def collect_lora_targets(model: GPTModel) -> list[LoraTarget]:
         # Megatron counts layers from 1, over all pipeline ranks.
         hf_layer = f"model.layers.{layer.layer_number - 1}"
         targets += _attention(layer.self_attention, f"{path}.self_attention", hf_layer)
-        targets += _mlp(layer.mlp, f"{path}.mlp", f"{hf_layer}.mlp")
+        targets += _mlp(layer.mlp, f"{path}.mlp", f"{hf_layer}.mlp", expert_fc1)
     return targets
 
 
@@ -59,9 +62,11 @@ def _attention(module: nn.Module, path: str, hf_layer: str) -> Iterator[LoraTarg
         raise _unknown(module, path, "SelfAttention or GatedDeltaNet")
 
 
-def _mlp(module: nn.Module, path: str, hf: str) -> Iterator[LoraTarget]:
+def _mlp(
+    module: nn.Module, path: str, hf: str, expert_fc1: tuple[str, ...]
+) -> Iterator[LoraTarget]:
     if isinstance(module, MoELayer):
-        yield from _experts(module, f"{path}.experts", f"{hf}.experts")
+        yield from _experts(module, f"{path}.experts", f"{hf}.experts", expert_fc1)
         if module.shared_experts is not None:
             yield from _dense_mlp(
                 module.shared_experts, f"{path}.shared_experts", f"{hf}.shared_expert"
@@ -78,7 +83,7 @@ def _dense_mlp(module: MLP, path: str, hf: str) -> Iterator[LoraTarget]:
     yield _target(f"{path}.linear_fc2", _FC2, hf)
 
 
-def _experts(module: MoELayer, path: str, hf: str) -> Iterator[LoraTarget]:
+def _experts(module: MoELayer, path: str, hf: str, fc1: tuple[str, ...]) -> Iterator[LoraTarget]:
     experts = module.experts
     numbers = module.local_expert_indices
     if isinstance(experts, SequentialMLP):
@@ -87,12 +92,12 @@ def _experts(module: MoELayer, path: str, hf: str) -> Iterator[LoraTarget]:
         ):
             _require_gate(expert, path)
             local = f"{path}.local_experts.{position}"
-            yield _expert_target(f"{local}.linear_fc1", _FC1, hf, [number])
-            yield _expert_target(f"{local}.linear_fc2", _FC2, hf, [number])
+            yield _expert_target(f"{local}.linear_fc1", _FC1, hf, fc1, [number])
+            yield _expert_target(f"{local}.linear_fc2", _FC2, hf, _FC2, [number])
     elif isinstance(experts, TEGroupedMLP):
         _require_gate(experts, path)
-        yield _expert_target(f"{path}.linear_fc1", _FC1, hf, numbers)
-        yield _expert_target(f"{path}.linear_fc2", _FC2, hf, numbers)
+        yield _expert_target(f"{path}.linear_fc1", _FC1, hf, fc1, numbers)
+        yield _expert_target(f"{path}.linear_fc2", _FC2, hf, _FC2, numbers)
     else:
         # GroupedMLP, say, keeps its weights as bare parameters.
         raise _unknown(experts, path, "SequentialMLP or TEGroupedMLP")
@@ -102,18 +107,22 @@ def _target(path: str, projections: tuple[str, ...], hf: str) -> LoraTarget:
     return LoraTarget(
         module_path=path,
         target_modules=projections,
-        hf_modules=tuple(f"{hf}.{projection}" for projection in projections),
+        adapter_modules=tuple(f"{hf}.{projection}" for projection in projections),
     )
 
 
 def _expert_target(
-    path: str, projections: tuple[str, ...], hf: str, numbers: Sequence[int]
+    path: str,
+    projections: tuple[str, ...],
+    hf: str,
+    adapters: tuple[str, ...],
+    numbers: Sequence[int],
 ) -> LoraTarget:
     return LoraTarget(
         module_path=path,
-        target_modules=("experts",),
-        hf_modules=tuple(
-            f"{hf}.{number}.{projection}" for number in numbers for projection in projections
+        target_modules=("experts", *projections),
+        adapter_modules=tuple(
+            f"{hf}.{number}.{adapter}" for number in numbers for adapter in adapters
         ),
     )
 
@@ -122,7 +131,7 @@ def _require_gate(module: MLP | TEGroupedMLP, path: str) -> None:
     if not module.config.gated_linear_unit:
         raise ConfigurationError(
             f"{path} has no gate (gated_linear_unit=False), so its linear_fc1 is not the "
-            "gate_proj and up_proj that the adapter's names mean"
+            "gate and up that the adapter's names mean"
         )
 
 

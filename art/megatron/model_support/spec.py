@@ -197,16 +197,17 @@ class LoraTarget(Record):
 
     Args:
         module_path: Its name in the model, such as ``"decoder.layers.0.mlp.linear_fc1"``.
-        target_modules: What a LoRA config calls it, such as ``("gate_proj", "up_proj")``.
-        hf_modules: The Hugging Face modules whose weights it holds, in the order in which its
-            output holds them, such as ``("model.layers.0.mlp.gate_proj", ...)``.
+        target_modules: A LoRA config that names any of these adapts it, such as
+            ``("gate_proj", "up_proj")``. Experts also go by ``"experts"``.
+        adapter_modules: What its adapter's tensors are named by, as trained: Hugging Face's
+            modules whose weights it holds, such as ``("model.layers.0.mlp.gate_proj", ...)``.
     """
 
-    __slots__ = ("module_path", "target_modules", "hf_modules")
+    __slots__ = ("module_path", "target_modules", "adapter_modules")
 
     def __init__(
-        self, *, module_path: str, target_modules: tuple[str, ...], hf_modules: tuple[str, ...]
+        self, *, module_path: str, target_modules: tuple[str, ...], adapter_modules: tuple[str, ...]
     ) -> None:
         self.module_path: Final = module_path
         self.target_modules: Final = target_modules
-        self.hf_modules: Final = hf_modules
+        self.adapter_modules: Final = adapter_modules

@@ -77,9 +77,7 @@ def test_types_of_the_data_resolve_at_arts_address_and_ours() -> None:
 
 def test_the_protocol_promises_no_method_that_is_not_written() -> None:
     """Building, converting and injecting come later: until then nobody may ask for them."""
-    members = {
-        name for name in vars(model_support.ModelSupportHandler) if not name.startswith("_")
-    }
+    members = {name for name in vars(model_support.ModelSupportHandler) if not name.startswith("_")}
     assert members == {
         "meta",
         "key",

@@ -52,14 +52,32 @@ ANSWERS = {
 }
 
 # The models that openpipe-art 0.5.18 registers: code that names them must go on working.
-ART_MODELS = """
-Qwen/Qwen3-30B-A3B Qwen/Qwen3-30B-A3B-Base Qwen/Qwen3-30B-A3B-Instruct-2507
-Qwen/Qwen3-235B-A22B-Instruct-2507 Qwen/Qwen3-0.6B Qwen/Qwen3-0.6B-Base Qwen/Qwen3-1.7B
-Qwen/Qwen3-1.7B-Base Qwen/Qwen3-4B Qwen/Qwen3-4B-Base Qwen/Qwen3-4B-Instruct-2507 Qwen/Qwen3-8B
-Qwen/Qwen3-8B-Base Qwen/Qwen3-14B Qwen/Qwen3-14B-Base OpenPipe/Qwen3-14B-Instruct Qwen/Qwen3-32B
-Qwen/Qwen3-32B-Base Qwen/Qwen3.5-4B Qwen/Qwen3.5-27B Qwen/Qwen3.6-27B Qwen/Qwen3.5-35B-A3B
-Qwen/Qwen3.5-397B-A17B Qwen/Qwen3.6-35B-A3B
-""".split()
+ART_MODELS = [
+    "Qwen/Qwen3-30B-A3B",
+    "Qwen/Qwen3-30B-A3B-Base",
+    "Qwen/Qwen3-30B-A3B-Instruct-2507",
+    "Qwen/Qwen3-235B-A22B-Instruct-2507",
+    "Qwen/Qwen3-0.6B",
+    "Qwen/Qwen3-0.6B-Base",
+    "Qwen/Qwen3-1.7B",
+    "Qwen/Qwen3-1.7B-Base",
+    "Qwen/Qwen3-4B",
+    "Qwen/Qwen3-4B-Base",
+    "Qwen/Qwen3-4B-Instruct-2507",
+    "Qwen/Qwen3-8B",
+    "Qwen/Qwen3-8B-Base",
+    "Qwen/Qwen3-14B",
+    "Qwen/Qwen3-14B-Base",
+    "OpenPipe/Qwen3-14B-Instruct",
+    "Qwen/Qwen3-32B",
+    "Qwen/Qwen3-32B-Base",
+    "Qwen/Qwen3.5-4B",
+    "Qwen/Qwen3.5-27B",
+    "Qwen/Qwen3.6-27B",
+    "Qwen/Qwen3.5-35B-A3B",
+    "Qwen/Qwen3.5-397B-A17B",
+    "Qwen/Qwen3.6-35B-A3B",
+]
 
 ALL_SPECS = [DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS]
 PUBLISHED = [(name, spec) for spec in ALL_SPECS for name in spec.model_names]
@@ -192,7 +210,7 @@ RECORDS = [
     LayerFamilyInstance(
         key="dense_mlp", layer_indices=(1, 3), module_path="mlp", module_type="MLP"
     ),
-    LoraTarget(module_path="m", target_modules=("o_proj",), hf_modules=("h.o_proj",)),
+    LoraTarget(module_path="m", target_modules=("o_proj",), adapter_modules=("h.o_proj",)),
 ]
 
 

@@ -7,11 +7,14 @@ the experts fused.
 from collections.abc import Mapping
 from typing import Any
 
+from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
 from art.errors import AdapterFormatError, ConfigurationError
+from art.megatron.model_support.lora_targets import collect_lora_targets
 from art.megatron.model_support.registry import QWEN3_5_MOE_SPEC
+from art.megatron.model_support.spec import LoraTarget
 from art.megatron.model_support.vllm_lora import (
     fuse_experts,
     is_expert,
@@ -44,6 +47,11 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
                 "moe_shared_expert_intermediate_size="
                 f"{config.moe_shared_expert_intermediate_size}"
             )
+
+    def collect_lora_targets(self, model: GPTModel) -> list[LoraTarget]:
+        """List the linear modules that can take an adapter. See :class:`FamilyHandler`."""
+        self.check_config(model.config)
+        return collect_lora_targets(model, expert_fc1=("gate_up_proj",))
 
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
@@ -86,13 +94,14 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
         Raises:
             AdapterFormatError: A tensor has a name, rank or shape that does not fit.
         """
-        served = rename_from_vllm(read_adapters(tensors, adapter_config), adapter_config)
-        adapters = {name: adapter for name, adapter in served.items() if not is_expert(name)}
+        served = read_adapters(tensors, adapter_config)
         single = next((name for name in served if is_expert(name) and not is_fused(name)), None)
         if single is not None:
             raise AdapterFormatError(
-                f"vLLM keeps the experts of {self.key} fused, but got {single}"
+                f"vLLM keeps the experts of {self.key} fused, but {single} is a single one"
             )
+        served = rename_from_vllm(served, adapter_config)
+        adapters = {name: adapter for name, adapter in served.items() if not is_expert(name)}
         for experts, stacked in unfuse_experts(served, rank_of(adapter_config)).items():
             adapters |= unstack_experts(experts, stacked)
         return write_adapters(adapters)

@@ -1,0 +1,142 @@
+"""megatron-core on a CPU, in one process: what its tiny models need to be built.
+
+Without megatron-core these tests are skipped: it is an extra, and Linux only. It is therefore
+imported in the fixtures.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+if TYPE_CHECKING:
+    from megatron.core.models.gpt import GPTModel
+    from megatron.core.transformer import TransformerConfig
+    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+
+# RMSNorm, SwiGLU, four heads of which two share a key.
+TINY: dict[str, object] = {
+    "num_layers": 2,
+    "hidden_size": 32,
+    "ffn_hidden_size": 48,
+    "num_attention_heads": 4,
+    "num_query_groups": 2,
+    "kv_channels": 8,
+    "normalization": "RMSNorm",
+    "gated_linear_unit": True,
+    "activation_func": torch.nn.functional.silu,
+    "add_bias_linear": False,
+    "use_cpu_initialization": True,
+    "transformer_impl": "local",
+}
+QWEN3_MOE: dict[str, object] = {
+    "qk_layernorm": True,
+    "num_moe_experts": 4,
+    "moe_router_topk": 2,
+    "moe_ffn_hidden_size": 16,
+}
+QWEN3_5: dict[str, object] = {
+    "num_layers": 4,
+    "qk_layernorm": True,
+    "attention_output_gate": True,
+    "experimental_attention_variant": "gated_delta_net",
+    "linear_attention_freq": 4,
+    "linear_conv_kernel_dim": 4,
+    "linear_key_head_dim": 8,
+    "linear_value_head_dim": 8,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+}
+# The config of each family, as its published models have it, at a size that builds in a moment.
+OF_FAMILY: dict[str, dict[str, object]] = {
+    "default_dense": {"add_qkv_bias": True},
+    "llama3_dense": {},
+    "qwen3_dense": {"qk_layernorm": True},
+    "qwen3_moe": QWEN3_MOE,
+    "qwen3_5_dense": QWEN3_5,
+    "qwen3_5_moe": QWEN3_MOE | QWEN3_5 | {"moe_shared_expert_intermediate_size": 24},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_process() -> Iterator[None]:
+    """A gloo group of one, and no CUDA device where megatron asks for the current one."""
+    pytest.importorskip("megatron.core", reason="needs the extra megatron")
+    from megatron.core import parallel_state
+    from megatron.core.ssm import gated_delta_net
+    from megatron.core.tensor_parallel.random import initialize_rng_tracker
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(torch.cuda, "current_device", lambda: torch.device("cpu"))
+    # Its kernel is FLA's, for GPUs only; building the layer does not call it.
+    patch.setattr(gated_delta_net, "HAVE_FLA", True)
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
+    parallel_state.initialize_model_parallel()
+    initialize_rng_tracker(inference_rng_tracker=True, force_reset=True)
+    yield
+    parallel_state.destroy_model_parallel()
+    torch.distributed.destroy_process_group()
+    patch.undo()
+
+
+@pytest.fixture(scope="session")
+def family_config() -> "Callable[..., TransformerConfig]":
+    """Build the tiny config of a family by its key; options override."""
+
+    def build(key: str, **options: object) -> "TransformerConfig":
+        from megatron.core.transformer import TransformerConfig
+
+        return TransformerConfig(**(TINY | OF_FAMILY[key] | options))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def build_model() -> "Callable[[TransformerConfig], GPTModel]":
+    """Build the model of a config, with megatron's own layers."""
+
+    def build(config: "TransformerConfig") -> "GPTModel":
+        from megatron.core.models.gpt import GPTModel
+
+        return GPTModel(
+            config=config,
+            transformer_layer_spec=_block_spec(config),
+            vocab_size=64,
+            max_sequence_length=16,
+            position_embedding_type="rope",
+        )
+
+    return build
+
+
+def _block_spec(config: "TransformerConfig") -> "TransformerBlockSubmodules":
+    from megatron.core.models.gpt import gpt_layer_specs
+    from megatron.core.ssm.gated_delta_net import GatedDeltaNet, GatedDeltaNetSubmodules
+    from megatron.core.tensor_parallel.layers import ColumnParallelLinear, RowParallelLinear
+    from megatron.core.transformer import ModuleSpec
+    from megatron.core.transformer.torch_norm import WrappedTorchNorm
+    from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
+
+    if config.experimental_attention_variant is None:
+        return gpt_layer_specs.get_gpt_decoder_block_spec(config, use_transformer_engine=False)
+    # Megatron writes the spec of hybrid blocks for Transformer Engine alone; this is the same
+    # block of its local layers, every linear_attention_freq-th with standard attention.
+    gated_delta_net = ModuleSpec(
+        module=GatedDeltaNet,
+        submodules=GatedDeltaNetSubmodules(
+            in_proj=ColumnParallelLinear, out_norm=WrappedTorchNorm, out_proj=RowParallelLinear
+        ),
+    )
+    layers = []
+    for number in range(1, config.num_layers + 1):
+        layer = gpt_layer_specs.get_gpt_layer_local_spec(
+            num_experts=config.num_moe_experts,
+            qk_layernorm=config.qk_layernorm,
+            normalization=config.normalization,
+        )
+        if number % config.linear_attention_freq:
+            layer.submodules.self_attention = gated_delta_net
+        layers.append(layer)
+    return TransformerBlockSubmodules(layer_specs=layers, layer_norm=WrappedTorchNorm)

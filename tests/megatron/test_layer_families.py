@@ -1,0 +1,89 @@
+"""The layer families of a config, against the layers that megatron builds from it."""
+
+from collections import defaultdict
+
+import pytest
+
+from art.errors import ConfigurationError
+from art.megatron.model_support import handlers
+
+# The module types of megatron that each family is of, by where they sit in a layer.
+BUILT_AS = {
+    ("self_attention", "SelfAttention"): "standard_attention",
+    ("self_attention", "GatedDeltaNet"): "gated_delta_net_attention",
+    ("mlp", "MLP"): "dense_mlp",
+    ("mlp", "MoELayer"): "grouped_moe_mlp",
+    ("mlp.shared_experts", "SharedExpertMLP"): "shared_experts_mlp",
+}
+
+CASES = [
+    ("default_dense", {}),
+    ("llama3_dense", {"num_layers": 3}),
+    ("qwen3_dense", {}),
+    ("qwen3_moe", {}),
+    ("qwen3_moe", {"num_layers": 4, "moe_layer_freq": 2}),
+    ("qwen3_moe", {"num_layers": 3, "moe_layer_freq": [0, 1, 1]}),
+    ("qwen3_5_dense", {}),
+    ("qwen3_5_dense", {"num_layers": 5, "linear_attention_freq": 2}),
+    ("qwen3_5_moe", {}),
+]
+
+
+def handler(key: str):
+    return getattr(handlers, f"{key.upper()}_HANDLER")
+
+
+@pytest.mark.parametrize(("key", "options"), CASES)
+def test_families_are_those_of_the_built_model(family_config, build_model, key, options) -> None:
+    config = family_config(key, **options)
+    built = defaultdict(list)
+    for index, layer in enumerate(build_model(config).decoder.layers):
+        for path, module in layer.named_modules():
+            if (path, type(module).__name__) in BUILT_AS:
+                built[path, type(module).__name__].append(index)
+
+    families = handler(key).collect_layer_families(config)
+
+    assert {
+        (family.module_path, family.module_type): list(family.layer_indices) for family in families
+    } == built
+    for family in families:
+        assert BUILT_AS[family.module_path, family.module_type] == family.key
+        assert family.count == len(built[family.module_path, family.module_type])
+        assert family.layer_index == min(family.layer_indices)
+
+
+# Which handler takes which family's config. A Llama 3 is also a plain dense model, and so on.
+ACCEPTED = {
+    "default_dense": {"default_dense", "llama3_dense", "qwen3_dense"},
+    "llama3_dense": {"llama3_dense"},
+    "qwen3_dense": {"qwen3_dense"},
+    "qwen3_moe": {"qwen3_moe"},
+    "qwen3_5_dense": {"qwen3_5_dense"},
+    "qwen3_5_moe": {"qwen3_5_moe"},
+}
+
+
+@pytest.mark.parametrize("config_key", ACCEPTED)
+@pytest.mark.parametrize("handler_key", ACCEPTED)
+def test_the_config_of_another_family_is_refused(family_config, handler_key, config_key) -> None:
+    config = family_config(config_key)
+    if config_key in ACCEPTED[handler_key]:
+        assert handler(handler_key).collect_layer_families(config)
+        return
+    with pytest.raises(ConfigurationError, match=f"{handler_key} model"):
+        handler(handler_key).collect_layer_families(config)
+
+
+def test_qwen3_5_moe_has_a_shared_expert(family_config) -> None:
+    config = family_config("qwen3_5_moe", moe_shared_expert_intermediate_size=None)
+    with pytest.raises(ConfigurationError, match="shared expert"):
+        handler("qwen3_5_moe").collect_layer_families(config)
+
+
+def test_a_pattern_of_the_wrong_length_is_refused(family_config) -> None:
+    config = family_config("qwen3_moe")
+    config.moe_layer_freq = [1]
+    with pytest.raises(ConfigurationError, match="pattern of layers") as raised:
+        handler("qwen3_moe").collect_layer_families(config)
+    assert isinstance(raised.value.__cause__, AssertionError)
