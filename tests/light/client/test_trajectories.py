@@ -1,0 +1,346 @@
+import asyncio
+import copy
+import json
+import math
+import pickle
+import warnings
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.chat.chat_completion import Choice
+from pydantic import ValidationError
+
+from art.rollouts import PendingRollouts
+from art.trajectories import (
+    History,
+    PendingTrajectoryGroup,
+    PydanticException,
+    Trajectory,
+    TrajectoryGroup,
+)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_never_awaited() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def make_choice(
+    token_ids: list[int], prompt: list[int], *, content: str | None = "yes", **message: Any
+) -> Choice:
+    return Choice.model_validate(
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": content, **message},
+            "logprobs": {
+                "content": [
+                    {"token": str(token), "bytes": None, "logprob": -0.5, "top_logprobs": []}
+                    for token in token_ids
+                ]
+            },
+            "prompt_token_ids": prompt,
+            "token_ids": token_ids,
+        }
+    )
+
+
+TOOL_CALL = {"id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+
+
+def make_group() -> TrajectoryGroup:
+    trajectory = Trajectory(
+        messages_and_choices=[
+            {"role": "user", "content": "Is it?"},
+            make_choice([3, 4], [1, 2]),
+            {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "42"}]},
+            make_choice([6], [1, 2, 3, 4, 5], content=None, tool_calls=[TOOL_CALL]),
+        ],
+        tools=[{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        additional_histories=[History(messages_and_choices=[make_choice([8], [7])])],
+        reward=0.25,
+        initial_policy_version=1,
+        metrics={"correct": True, "turns": 2, "score": 0.5},
+        metadata={"scenario": "s1", "seed": 3, "best": None},
+        logs=["a line"],
+    )
+    return TrajectoryGroup(
+        [trajectory, ValueError("no")], metadata={"id": "g"}, metrics={"n": 1}, logs=["x"]
+    )
+
+
+class TestRoundTrips:
+    def test_json(self) -> None:
+        group = make_group()
+        back = TrajectoryGroup.model_validate_json(group.model_dump_json())
+        assert back.model_dump() == group.model_dump()
+        items = back.trajectories[0].messages_and_choices
+        assert [isinstance(item, Choice) for item in items] == [False, True, False, True]
+        choice = items[1]
+        assert isinstance(choice, Choice)
+        assert (choice.model_extra or {})["token_ids"] == [3, 4]
+        assert (choice.model_extra or {})["prompt_token_ids"] == [1, 2]
+        assert choice.logprobs is not None
+        history = back.trajectories[0].additional_histories[0]
+        assert isinstance(history.messages_and_choices[0], Choice)
+        # bool, int and float are kept apart.
+        assert json.dumps(back.trajectories[0].metrics) == json.dumps(group.trajectories[0].metrics)
+
+    @given(
+        reward=st.floats(),
+        metrics=st.dictionaries(st.text(), st.one_of(st.booleans(), st.integers(), st.floats())),
+        metadata=st.dictionaries(
+            st.text(),
+            st.one_of(st.none(), st.booleans(), st.integers(), st.text(), st.floats(-1e6, 1e6)),
+        ),
+        content=st.text(),
+        tokens=st.lists(st.integers(0, 2**31)),
+    )
+    def test_any_values_survive_json(
+        self,
+        reward: float,
+        metrics: dict[str, Any],
+        metadata: dict[str, Any],
+        content: str,
+        tokens: list[int],
+    ) -> None:
+        trajectory = Trajectory(
+            messages_and_choices=[{"role": "user", "content": content}, make_choice(tokens, [1])],
+            reward=reward,
+            metrics=metrics,
+            metadata=metadata,
+        )
+
+        def refuse(constant: str) -> None:
+            raise ValueError(f"{constant} is not JSON")
+
+        text = trajectory.model_dump_json()
+        json.loads(text, parse_constant=refuse)
+        back = Trajectory.model_validate_json(text)
+        assert repr(back.model_dump()) == repr(trajectory.model_dump())
+
+    @pytest.mark.parametrize(
+        "duplicate",
+        [
+            copy.copy,
+            copy.deepcopy,
+            lambda group: pickle.loads(pickle.dumps(group)),
+            lambda group: group.model_copy(),
+            lambda group: TrajectoryGroup.model_validate(group.model_dump()),
+        ],
+        ids=["copy", "deepcopy", "pickle", "model_copy", "model_validate"],
+    )
+    def test_copies_are_equal(self, duplicate: Any) -> None:
+        group = make_group()
+        assert duplicate(group).model_dump() == group.model_dump()
+
+    def test_a_copy_has_lists_of_its_own(self) -> None:
+        group = make_group()
+        shallow, deep = copy.copy(group), copy.deepcopy(group)
+        shallow.trajectories.append(Trajectory())
+        shallow.metadata["more"] = 1
+        shallow.exceptions.clear()
+        deep.trajectories[0].reward = 9.0
+        assert (len(group), len(group.exceptions), group.metadata) == (1, 1, {"id": "g"})
+        assert group.trajectories[0].reward == 0.25
+        assert shallow.trajectories[0] is group.trajectories[0]
+
+
+class TestTrajectory:
+    def test_messages(self) -> None:
+        trajectory = make_group().trajectories[0]
+        trajectory.messages_and_choices.append({"role": "assistant", "content": None})
+        assert trajectory.messages() == [
+            {"role": "user", "content": "Is it?"},
+            {"role": "assistant", "content": "yes"},
+            {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "42"}]},
+            {"role": "assistant", "content": "", "tool_calls": [TOOL_CALL]},
+            {"role": "assistant", "content": ""},
+        ]
+        assert trajectory.additional_histories[0].messages() == [
+            {"role": "assistant", "content": "yes"}
+        ]
+
+    def test_for_logging(self) -> None:
+        logged = make_group().trajectories[0].for_logging()
+        assert [message["trainable"] for message in logged["messages"]] == [
+            False,
+            True,
+            False,
+            True,
+        ]
+        assert logged["reward"] == 0.25
+        assert logged["logs"] == ["a line"]
+        assert json.loads(json.dumps(logged)) == logged
+
+    async def test_durations(self) -> None:
+        trajectory = Trajectory()
+        for _ in range(2):
+            async with trajectory.track_duration("model"):
+                await asyncio.sleep(0.02)
+        with pytest.raises(KeyError):
+            async with trajectory.track_duration("tool"):
+                raise KeyError
+        assert trajectory.finish() is trajectory
+        assert 0.03 < trajectory.metrics["model_duration"] < 1
+        assert trajectory.metrics["duration"] >= trajectory.metrics["model_duration"]
+        assert trajectory.metrics["tool_duration"] >= 0
+
+    def test_defaults_are_not_shared(self) -> None:
+        one, other = Trajectory(), Trajectory()
+        one.log("x")
+        one.metrics["a"] = 1
+        one.messages_and_choices.append({"role": "user", "content": ""})
+        assert other.model_dump() == Trajectory().model_dump()
+        assert "reward=0.0" in str(one)
+
+    @pytest.mark.parametrize("item", ["text", {"content": "no role"}, None, 3])
+    def test_what_is_not_a_message_is_refused(self, item: Any) -> None:
+        with pytest.raises(ValidationError, match="role"):
+            Trajectory(messages_and_choices=[item])
+
+    def test_a_message_is_kept_as_it_is(self) -> None:
+        message = {"role": "user", "content": iter(["kept"]), "cache_control": {"type": "x"}}
+        kept = Trajectory(messages_and_choices=[message]).messages_and_choices[0]  # type: ignore[list-item]
+        assert kept is message
+
+
+async def rollout(number: int, *, delay: float = 0.0, fail: bool = False) -> Trajectory:
+    await asyncio.sleep(delay)
+    if fail:
+        raise RuntimeError(f"rollout {number}")
+    return Trajectory(reward=number)
+
+
+class TestGroup:
+    def test_from_trajectories_and_exceptions(self) -> None:
+        group = TrajectoryGroup(
+            (item for item in [Trajectory(reward=1), ValueError("bad"), Trajectory(reward=2)]),
+            exceptions=[KeyError("k")],
+        )
+        assert [trajectory.reward for trajectory in group] == [1, 2]
+        assert len(group) == 2
+        assert [error.type for error in group.exceptions] == [
+            "<class 'ValueError'>",
+            "<class 'KeyError'>",
+        ]
+        assert group.exceptions[0].message == "bad"
+
+    def test_an_exception_keeps_its_traceback_and_cause(self) -> None:
+        try:
+            try:
+                raise KeyError("inner")
+            except KeyError as error:
+                raise ValueError("outer") from error
+        except ValueError as error:
+            kept = PydanticException.of(error)
+        assert "inner" in kept.traceback
+        assert "test_an_exception_keeps_its_traceback" in kept.traceback
+
+    async def test_from_awaitables_keeps_the_order_of_the_rollouts(self) -> None:
+        group = await TrajectoryGroup(
+            (rollout(number, delay=0.02 * (3 - number)) for number in range(4)),
+            metadata={"id": 1},
+        )
+        assert [trajectory.reward for trajectory in group] == [0, 1, 2, 3]
+        assert group.metadata == {"id": 1}
+
+    async def test_all_rollouts_run_at_once(self) -> None:
+        barrier = asyncio.Barrier(5)
+
+        async def meet() -> Trajectory:
+            await barrier.wait()
+            return Trajectory()
+
+        async with asyncio.timeout(5):
+            assert len(await TrajectoryGroup(meet() for _ in range(5))) == 5
+
+    async def test_failures_are_kept(self) -> None:
+        group = await TrajectoryGroup(rollout(number, fail=number % 2 == 0) for number in range(4))
+        assert [trajectory.reward for trajectory in group] == [1, 3]
+        assert [error.message for error in group.exceptions] == ["rollout 0", "rollout 2"]
+
+    async def test_from_callables_tasks_and_futures(self) -> None:
+        assert len(await TrajectoryGroup([partial(rollout, 1), partial(rollout, 2)])) == 2
+        assert len(await TrajectoryGroup([asyncio.create_task(rollout(1))])) == 1
+
+    async def test_a_finished_group_may_be_awaited(self) -> None:
+        group = make_group()
+        assert await group is group
+
+    async def test_cancelling_cancels_every_rollout_and_is_no_failure(self) -> None:
+        cancelled = 0
+
+        async def endless() -> Trajectory:
+            nonlocal cancelled
+            try:
+                await asyncio.sleep(60)
+            except asyncio.CancelledError:
+                cancelled += 1
+                raise
+            return Trajectory()
+
+        async def run() -> TrajectoryGroup:
+            return await TrajectoryGroup(endless() for _ in range(3))
+
+        task = asyncio.create_task(run())
+        await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert cancelled == 3
+
+    async def test_a_rollout_that_is_cancelled_propagates(self) -> None:
+        async def cancelled() -> Trajectory:
+            raise asyncio.CancelledError
+
+        with pytest.raises(asyncio.CancelledError):
+            await TrajectoryGroup([cancelled(), rollout(1, delay=60)])
+
+    def test_a_keyboard_interrupt_propagates(self) -> None:
+        async def interrupted() -> Trajectory:
+            raise KeyboardInterrupt
+
+        async def main() -> None:
+            await TrajectoryGroup([interrupted(), rollout(1, delay=60)])
+
+        with pytest.raises(KeyboardInterrupt):
+            asyncio.run(main())
+
+    async def test_a_rollout_that_returns_no_trajectory_is_an_error(self) -> None:
+        async def forgetful() -> None:
+            pass
+
+        with pytest.raises(TypeError, match="it returned None"):
+            await TrajectoryGroup([forgetful(), rollout(1, delay=60)])  # type: ignore[list-item]
+
+    def test_a_mix_of_finished_and_pending_is_an_error(self) -> None:
+        with pytest.raises(TypeError, match="not a mix"):
+            TrajectoryGroup([Trajectory(), rollout(1)])
+
+    def test_pending_groups_can_be_closed_unstarted(self) -> None:
+        pending: Any = TrajectoryGroup(rollout(number) for number in range(3))
+        assert isinstance(pending, PendingTrajectoryGroup)
+        assert isinstance(pending, PendingRollouts)
+        assert len(pending) == 3
+        pending.close()
+
+    async def test_completion_tokens_are_counted(self) -> None:
+        async def counted() -> Trajectory:
+            return Trajectory(
+                messages_and_choices=[make_choice([1, 2, 3], [0]), make_choice([4], [0])]
+            )
+
+        group = await TrajectoryGroup([counted()])
+        assert group.trajectories[0].metrics["completion_tokens"] == 2.0
+
+
+def test_nan_rewards_survive_pickle() -> None:
+    back = pickle.loads(pickle.dumps(TrajectoryGroup([Trajectory(reward=math.nan)])))
+    assert math.isnan(back.trajectories[0].reward)
