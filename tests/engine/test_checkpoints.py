@@ -1,0 +1,256 @@
+"""The checkpoint store: whole or not at all, whatever happens."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from art.engine.checkpoints import CheckpointPath, CheckpointStore, TrainingRun
+from art.engine.types import LoraConfig
+from art.errors import CheckpointError, InvalidRequestError, NotFoundError
+
+RUN = TrainingRun(
+    run_id="abc:train:0",
+    base_model="base",
+    lora=LoraConfig(rank=4, alpha=32.0, seed=1),
+    user_metadata={"by": "test"},
+)
+PATH = CheckpointPath("abc:train:0", "weights", "step-1")
+
+
+def _fill(text):
+    return lambda folder: (folder / "adapter_model.safetensors").write_text(text) and None
+
+
+def _text(store, path=PATH):
+    return (store.read(path)[1] / "adapter_model.safetensors").read_text()
+
+
+def test_a_checkpoint_survives_the_store(tmp_path):
+    CheckpointStore(tmp_path).write(
+        PATH, RUN, _fill("one"), overwrite=False, user_metadata={"k": "v"}
+    )
+    checkpoint, folder = CheckpointStore(tmp_path).read(PATH)
+    assert folder == tmp_path / "checkpoints/abc.train.0/weights/step-1"
+    assert checkpoint.run == RUN
+    assert checkpoint.has_optimizer
+    assert checkpoint.size_bytes == 3
+    assert checkpoint.user_metadata == {"k": "v"}
+    assert [found.path for found in CheckpointStore(tmp_path).list()] == [PATH]
+    assert CheckpointStore(tmp_path).list("other:train:1") == []
+
+
+def test_a_name_is_replaced_only_when_asked(tmp_path):
+    store = CheckpointStore(tmp_path)
+    first = store.write(PATH, RUN, _fill("one"), overwrite=False)
+    with pytest.raises(InvalidRequestError, match="overwrite=True"):
+        store.write(PATH, RUN, _fill("two"), overwrite=False)
+    assert _text(store) == "one"
+    second = store.write(PATH, RUN, _fill("two"), overwrite=True)
+    assert _text(store) == "two"
+    assert first.version != second.version
+    assert [entry.name for entry in store.read(PATH)[1].parent.iterdir()] == ["step-1"]
+
+
+_FULL_DISK = """
+import pathlib, sys
+import numpy
+from safetensors.numpy import save_file
+from art.engine.checkpoints import CheckpointPath, CheckpointStore, TrainingRun
+from art.engine.types import LoraConfig
+from art.errors import CheckpointError
+
+def fill(size):
+    return lambda folder: save_file({"a": numpy.zeros(size)}, folder / "adapter_model.safetensors")
+
+run = TrainingRun(run_id="abc:train:0", base_model="base", lora=LoraConfig(rank=4, alpha=32.0))
+path = CheckpointPath("abc:train:0", "weights", "step-1")
+root = pathlib.Path(sys.argv[1])
+store = CheckpointStore(root)
+first = store.write(path, run, fill(16), overwrite=False)
+for write in (
+    lambda: store.write(path, run, fill(1 << 16), overwrite=True),
+    lambda: store.write_unnamed(fill(1 << 16)),
+):
+    try:
+        write()
+    except CheckpointError as error:
+        assert "the disk is full" in str(error), error
+        assert error.__cause__ is not None
+    else:
+        raise SystemExit("nothing was raised")
+assert store.read(path)[0] == first
+assert not list(root.glob("checkpoints/*/*/.*"))
+second = CheckpointPath("abc:train:0", "weights", "step-2")
+store.write(second, run, fill(16), overwrite=False)
+assert [found.path for found in store.list()] == [second, path]
+"""
+
+
+def test_a_full_disk_leaves_earlier_checkpoints_intact(tmp_path):
+    """On a disk of 64 KiB that is really full, with the errors of the real library."""
+    private = ["unshare", "--user", "--map-root-user", "--mount"]
+    if (
+        shutil.which("unshare") is None
+        or subprocess.run([*private, "true"], check=False).returncode
+    ):
+        pytest.skip("needs a mount namespace of its own")
+    mount = f"mount -t tmpfs -o size=64k tmpfs {shlex.quote(str(tmp_path))}"
+    python = shlex.join([sys.executable, "-c", _FULL_DISK, str(tmp_path)])
+    ran = subprocess.run(
+        [*private, "sh", "-c", f"{mount} && exec {python}"],
+        timeout=60,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("where", ["fill", "flush", "between renames", "after"])
+def test_a_crash_leaves_the_old_checkpoint_or_the_new(tmp_path, where):
+    CheckpointStore(tmp_path).write(PATH, RUN, _fill("one"), overwrite=False)
+    script = f"""
+import os, pathlib
+from art.engine import checkpoints
+from art.engine.types import LoraConfig
+
+where, renames = {where!r}, 0
+die = lambda *_: os._exit(9)
+rename = pathlib.Path.rename
+
+def fill(folder):
+    (folder / "adapter_model.safetensors").write_text("two")
+    if where == "fill":
+        die()
+
+def counted_rename(self, target):
+    global renames
+    renames += 1
+    if where == "between renames" and renames == 2:
+        die()
+    return rename(self, target)
+
+pathlib.Path.rename = counted_rename
+if where == "flush":
+    os.fsync = die
+if where == "after":
+    checkpoints.shutil.rmtree = lambda path, **_: path.exists() and ".old-" in path.name and die()
+run = checkpoints.TrainingRun(
+    run_id="abc:train:0", base_model="base", lora=LoraConfig(rank=4, alpha=32.0)
+)
+path = checkpoints.CheckpointPath("abc:train:0", "weights", "step-1")
+checkpoints.CheckpointStore(pathlib.Path({str(tmp_path)!r})).write(path, run, fill, overwrite=True)
+"""
+    died = subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert died.returncode == 9
+
+    store = CheckpointStore(tmp_path)
+    assert [found.path for found in store.list()] == [PATH]
+    assert _text(store) == ("two" if where == "after" else "one")
+    store.write(PATH, RUN, _fill("three"), overwrite=True)
+    assert _text(store) == "three"
+
+
+def test_old_leftovers_are_removed_and_new_ones_left(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.write(PATH, RUN, _fill("one"), overwrite=False)
+    folder = store.read(PATH)[1].parent
+    old, new = folder / ".tmp-old", folder / ".tmp-new"
+    old.mkdir()
+    new.mkdir()
+    os.utime(old, (0, 0))
+    CheckpointStore(tmp_path)
+    assert (old.exists(), new.exists()) == (False, True)
+
+
+def test_unnamed_adapters_go_with_their_process(tmp_path):
+    script = f"""
+import os, pathlib
+from art.engine.checkpoints import CheckpointStore
+store = CheckpointStore(pathlib.Path({str(tmp_path)!r}))
+store.write_unnamed(lambda folder: (folder / "a").write_text("x") and None)
+os._exit(9)
+"""
+    subprocess.run([sys.executable, "-c", script], timeout=60, check=False)
+    assert len(list(tmp_path.glob("scratch-*"))) == 1
+    store = CheckpointStore(tmp_path)
+    kept = store.write_unnamed(_fill("x"))
+    other = CheckpointStore(tmp_path)
+    assert kept.exists(), "the folder of a process that lives is left alone"
+    for each in (store, other):
+        each.close()
+    assert not list(tmp_path.glob("scratch-*"))
+
+
+def test_delete_and_expiry(tmp_path):
+    store = CheckpointStore(tmp_path)
+    store.write(PATH, RUN, _fill("one"), overwrite=False, ttl_seconds=3600)
+    store.delete_expired()
+    checkpoint, folder = store.read(PATH)
+    assert checkpoint.expires is not None
+    store.set_ttl(PATH, None)
+    assert store.read(PATH)[0].expires is None
+    with pytest.raises(InvalidRequestError, match="3600"):
+        store.set_ttl(PATH, 10)
+    metadata = json.loads((folder / "metadata.json").read_text())
+    metadata["expires"] = "2020-01-01T00:00:00+00:00"
+    (folder / "metadata.json").write_text(json.dumps(metadata))
+    store.delete_expired()
+    with pytest.raises(NotFoundError):
+        store.read(PATH)
+    with pytest.raises(NotFoundError):
+        store.delete(PATH)
+
+
+def test_damaged_metadata_is_an_error_and_hides_no_other(tmp_path):
+    store = CheckpointStore(tmp_path)
+    other = CheckpointPath("abc:train:0", "sampler_weights", "step-1")
+    store.write(PATH, RUN, _fill("one"), overwrite=False)
+    store.write(other, RUN, _fill("one"), overwrite=False)
+    (store.read(PATH)[1] / "metadata.json").write_text("{")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        store.read(PATH)
+    assert [found.path for found in store.list()] == [other]
+
+
+@given(name=st.text(max_size=140) | st.sampled_from(["..", ".", "a/b", "a\\b", "CON", "-a", ".a"]))
+def test_no_name_leaves_its_folder(name):
+    try:
+        path = CheckpointPath("abc:train:0", "weights", name)
+    except InvalidRequestError:
+        return
+    assert len(Path(path.name).parts) == 1
+    assert path.name[0] not in ".-"
+    assert CheckpointPath.parse(str(path)) == path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "weights/x",
+        "tinker://abc:train:0/weights",
+        "tinker://abc:train:0/weights/../x",
+        "tinker://abc:train:0/other/x",
+        "tinker://../weights/x",
+        "tinker://a/b:train:0/weights/x",
+        "tinker://abc:train:0/weights/x\n",
+    ],
+)
+def test_paths_of_another_form_are_refused(text):
+    with pytest.raises(InvalidRequestError):
+        CheckpointPath.parse(text)
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot use"):
+        CheckpointStore(tmp_path / "file")

@@ -1,0 +1,317 @@
+"""The codec against the SDK's own encoders and decoders."""
+
+import numpy as np
+import pytest
+import zstandard
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from tinker import types as sdk
+from tinker._compat import model_dump
+from tinker.proto import tinker_public_pb2 as pb
+from tinker.proto.request_conv import forward_backward_request_to_proto
+from tinker.proto.response_conv import (
+    deserialize_forward_backward_output,
+    deserialize_sample_response,
+)
+
+from art.engine import messages, wire
+from art.engine.types import (
+    ForwardBackwardResult,
+    SampledSequence,
+    SampleResult,
+)
+from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
+
+tokens = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12)
+float32 = st.floats(width=32, allow_nan=False)
+config = st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False, allow_infinity=False))
+
+
+@st.composite
+def sdk_datums(draw):
+    chunks = draw(st.lists(tokens, min_size=1, max_size=3))
+    length = sum(map(len, chunks))
+    shape = draw(st.sampled_from([(length,), (length, 3)]))
+    targets = draw(hnp.arrays(np.int64, shape, elements=st.integers(0, 2**40)))
+    weights = draw(hnp.arrays(np.float32, shape, elements=float32))
+    return sdk.Datum(
+        model_input=sdk.ModelInput(chunks=[sdk.EncodedTextChunk(tokens=c) for c in chunks]),
+        loss_fn_inputs={
+            "target_tokens": sdk.TensorData.from_numpy(targets),
+            "weights": sdk.TensorData.from_numpy(weights),
+        },
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.lists(sdk_datums(), min_size=1, max_size=4),
+    loss_config=config,
+    forward_only=st.booleans(),
+    compress=st.booleans(),
+)
+def test_forward_backward_requests_of_the_sdk_are_read_back(
+    data, loss_config, forward_only, compress
+):
+    request = sdk.ForwardBackwardRequest(
+        forward_backward_input=sdk.ForwardBackwardInput(
+            data=data, loss_fn="ppo", loss_fn_config=loss_config
+        ),
+        model_id="m:train:0",
+        seq_id=7,
+    )
+    message = forward_backward_request_to_proto(request)
+    message.forward_only = forward_only
+    body = message.SerializeToString()
+    if compress:
+        body = wire.decompress(zstandard.ZstdCompressor().compress(body), max_bytes=1 << 20)
+    parsed = wire.parse_forward_backward(body)
+    call = wire.decode_forward_backward(parsed)
+
+    assert (parsed.model_id, parsed.seq_id) == ("m:train:0", 7)
+    assert call.backward is not forward_only
+    assert (call.loss.name, call.loss.config) == ("ppo", loss_config)
+    for sent, got in zip(data, call.data, strict=True):
+        assert got.tokens.tolist() == sent.model_input.to_ints()
+        assert got.tokens.dtype == np.int64
+        for name, tensor in sent.loss_fn_inputs.items():
+            np.testing.assert_array_equal(got.loss_inputs[name], tensor.to_numpy())
+            assert got.loss_inputs[name].dtype == tensor.to_numpy().dtype
+
+
+@settings(max_examples=30, deadline=None)
+@given(dense=hnp.arrays(np.int64, (4, 5), elements=st.sampled_from([0, 0, 0, 7, 9])))
+def test_sparse_tensors_of_the_sdk_are_read_back_dense(dense):
+    torch = pytest.importorskip("torch")
+    tensor = sdk.TensorData.from_torch_sparse(torch.from_numpy(dense))
+    request = sdk.ForwardBackwardRequest(
+        forward_backward_input=sdk.ForwardBackwardInput(
+            data=[
+                sdk.Datum(
+                    model_input=sdk.ModelInput.from_ints([1, 2, 3, 4]),
+                    loss_fn_inputs={"target_tokens": tensor},
+                )
+            ],
+            loss_fn="cross_entropy",
+        ),
+        model_id="m",
+        seq_id=1,
+    )
+    call = wire.decode_forward_backward(forward_backward_request_to_proto(request))
+    np.testing.assert_array_equal(call.data[0].loss_inputs["target_tokens"], dense)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays=st.lists(
+        hnp.arrays(np.float32, hnp.array_shapes(min_dims=1, max_dims=2, max_side=6)), max_size=4
+    ),
+    metrics=st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False)),
+)
+def test_the_sdk_reads_forward_backward_results(arrays, metrics):
+    outputs = [{"logprobs": array, "lengths": np.arange(array.shape[0])} for array in arrays]
+    body = wire.encode_forward_backward(ForwardBackwardResult(outputs=outputs, metrics=metrics))
+    result = deserialize_forward_backward_output(body)
+
+    assert result.metrics == metrics
+    for sent, got in zip(arrays, result.loss_fn_outputs, strict=True):
+        np.testing.assert_array_equal(got["logprobs"].to_numpy(), sent)
+        np.testing.assert_array_equal(got["lengths"].to_numpy(), np.arange(sent.shape[0]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    samples=st.lists(
+        st.tuples(st.lists(st.integers(0, 2**31 - 1), max_size=6), st.booleans()), max_size=3
+    ),
+    prompt_length=st.integers(2, 6),
+    k=st.integers(1, 3),
+    data=st.data(),
+)
+def test_the_sdk_reads_samples(samples, prompt_length, k, data):
+    sequences = [
+        SampledSequence(
+            tokens=np.array(sampled, dtype=np.int64),
+            logprobs=-np.arange(len(sampled), dtype=np.float32),
+            stop_reason="stop" if stopped else "length",
+        )
+        for sampled, stopped in samples
+    ]
+    prompt_logprobs = -np.arange(prompt_length, dtype=np.float32)
+    prompt_logprobs[0] = np.nan
+    topk_tokens = np.arange(prompt_length * k, dtype=np.int64).reshape(prompt_length, k)
+    topk_logprobs = -np.ones((prompt_length, k), dtype=np.float32)
+    topk_tokens[0], topk_logprobs[0] = -1, np.nan
+    last_n = data.draw(st.none() | st.integers(1, prompt_length - 1))
+    result = SampleResult(
+        sequences=sequences,
+        prompt_logprobs=prompt_logprobs,
+        topk_prompt_logprobs=(topk_tokens, topk_logprobs),
+    )
+    got = deserialize_sample_response(wire.encode_sample(result, prompt_logprobs_last_n=last_n))
+
+    for sent, sequence in zip(sequences, got.sequences, strict=True):
+        assert list(sequence.tokens) == sent.tokens.tolist()
+        assert list(sequence.logprobs or []) == sent.logprobs.tolist()
+        assert sequence.stop_reason == sent.stop_reason
+    first = 1 if last_n is None else prompt_length - last_n
+    assert got.prompt_logprobs == [None] * first + prompt_logprobs[first:].tolist()
+    assert not got.topk_prompt_logprobs[0]
+    assert [token for token, _ in got.topk_prompt_logprobs[first]] == topk_tokens[first].tolist()
+    # What was given is not written to.
+    assert np.isnan(topk_logprobs[0]).all()
+    assert topk_tokens[0].tolist() == [-1] * k
+
+
+@given(
+    chunks=st.lists(tokens, min_size=1, max_size=3),
+    stop=st.sampled_from([None, [], [5, 6], ["a"], "bc"]),
+    num_samples=st.integers(1, 9),
+    temperature=st.floats(0, 2),
+    seed=st.none() | st.integers(0, 2**62),
+    prompt_logprobs=st.booleans(),
+)
+def test_sample_requests_of_the_sdk_are_read_back(
+    chunks, stop, num_samples, temperature, seed, prompt_logprobs
+):
+    request = sdk.SampleRequest(
+        sampling_session_id="s:sample:0",
+        seq_id=3,
+        num_samples=num_samples,
+        prompt=sdk.ModelInput(chunks=[sdk.EncodedTextChunk(tokens=c) for c in chunks]),
+        sampling_params=sdk.SamplingParams(
+            max_tokens=9, stop=stop, temperature=temperature, top_k=4, top_p=0.5, seed=seed
+        ),
+        prompt_logprobs=prompt_logprobs,
+        topk_prompt_logprobs=2,
+        record_stability_info=False,
+    )
+    body = messages.SampleBody.model_validate(_json(request))
+    got = body.to_request("w", (0, 1))
+
+    assert got.prompt.tolist() == [token for chunk in chunks for token in chunk]
+    assert (got.sampler_id, got.num_samples, got.topk_prompt_logprobs) == ("w", num_samples, 2)
+    assert got.prompt_logprobs is prompt_logprobs
+    assert (got.params.max_tokens, got.params.temperature) == (9, temperature)
+    assert (got.params.top_k, got.params.top_p, got.params.seed) == (4, 0.5, seed)
+    ids, strings = {
+        "None": ((0, 1), ()),
+        "[]": ((), ()),
+        "[5, 6]": ((5, 6), ()),
+        "['a']": ((0, 1), ("a",)),
+        "bc": ((0, 1), ("bc",)),
+    }[str(stop)]
+    assert (got.params.stop_token_ids, got.params.stop_strings) == (ids, strings)
+
+
+def _json(request):
+    return model_dump(request, exclude_unset=False, exclude_none=True, mode="json")
+
+
+def test_training_requests_of_the_sdk_are_read_back():
+    created = messages.CreateModelBody.model_validate(
+        _json(
+            sdk.CreateModelRequest(
+                session_id="s",
+                model_seq_id=2,
+                base_model="b",
+                lora_config=sdk.LoraConfig(rank=8, seed=3, train_unembed=False),
+            )
+        )
+    )
+    lora = created.to_lora()
+    assert (lora.rank, lora.seed, lora.train_unembed, lora.train_mlp) == (8, 3, False, True)
+    step = messages.OptimStepBody.model_validate(
+        _json(
+            sdk.OptimStepRequest(
+                optim_params=sdk.AdamParams(learning_rate=0.5, weight_decay=0.1),
+                model_id="m",
+                seq_id=4,
+            )
+        )
+    )
+    adam = step.to_adam()
+    assert (adam.learning_rate, adam.weight_decay, adam.beta2, adam.eps) == (0.5, 0.1, 0.95, 1e-12)
+
+
+def _dimuon():
+    params = sdk.DimuonParams(learning_rate=1.0)
+    request = sdk.OptimStepRequest(optim_params=params, model_id="m", seq_id=1)
+    messages.OptimStepBody.model_validate(_json(request)).to_adam()
+
+
+def _tensor(**fields):
+    message = pb.ForwardBackwardRequest(model_id="m", seq_id=1, loss_fn="ppo")
+    datum = message.data.add()
+    datum.model_input.add().encoded_text.tokens = np.arange(3, dtype=np.int32).tobytes()
+    datum.loss_fn_inputs["x"].CopyFrom(pb.Tensor(**fields))
+    wire.decode_forward_backward(message)
+
+
+def _image():
+    message = pb.ForwardBackwardRequest(model_id="m", seq_id=1)
+    message.data.add().model_input.add().image.data = b"png"
+    wire.decode_forward_backward(message)
+
+
+def _text_in_config():
+    message = pb.ForwardBackwardRequest(model_id="m", seq_id=1)
+    message.data.add().model_input.add().encoded_text.tokens = b"\0\0\0\0"
+    message.loss_fn_config_v2["kl"].text = "low"
+    wire.decode_forward_backward(message)
+
+
+_WIDE = {"values": b"", "crow_indices": b"\0" * 16, "col_indices": b""}
+
+MALFORMED = {
+    "not protobuf": lambda: wire.parse_forward_backward(b"\xff\xff\xff"),
+    "no data": lambda: wire.decode_forward_backward(pb.ForwardBackwardRequest()),
+    "an image": _image,
+    "a text in the loss config": _text_in_config,
+    "an unknown dtype": lambda: _tensor(dense=b"\0\0", dtype=pb.DTYPE_BFLOAT16),
+    "half a float": lambda: _tensor(dense=b"\0\0\0", dtype=pb.DTYPE_FLOAT32),
+    "a wrong shape": lambda: _tensor(dense=b"\0" * 12, dtype=pb.DTYPE_FLOAT32, shape=[4]),
+    "a negative shape": lambda: _tensor(dense=b"\0" * 4, dtype=pb.DTYPE_FLOAT32, shape=[-1, -1]),
+    "a sparse bomb": lambda: _tensor(
+        sparse_csr=pb.SparseCsr(**_WIDE), dtype=pb.DTYPE_INT64, shape=[1, 1 << 40]
+    ),
+    "sparse indices out of range": lambda: _tensor(
+        sparse_csr=pb.SparseCsr(
+            values=b"\0" * 8,
+            crow_indices=np.array([0, 1]).tobytes(),
+            col_indices=np.array([9]).tobytes(),
+        ),
+        dtype=pb.DTYPE_INT64,
+        shape=[1, 2],
+    ),
+    "not zstd": lambda: wire.decompress(b"hello", max_bytes=10),
+    "another optimizer": _dimuon,
+    "an empty prompt": lambda: wire.concatenate_tokens([[]]),
+    "a token beyond int64": lambda: wire.concatenate_tokens([[2**64]]),
+}
+
+
+@pytest.mark.parametrize("what", MALFORMED)
+def test_malformed_requests_are_refused(what):
+    with pytest.raises(InvalidRequestError):
+        MALFORMED[what]()
+
+
+def test_a_zstd_bomb_is_refused_without_holding_it():
+    bomb = zstandard.ZstdCompressor().compress(bytes(1 << 28))
+    assert len(bomb) < 1 << 16
+    with pytest.raises(RequestTooLargeError):
+        wire.decompress(bomb, max_bytes=1 << 20)
+
+
+@pytest.mark.parametrize("version", ["0.3.0", "0.37.9", "0.39.0", "1.0.0", "", "new"])
+def test_other_versions_of_the_sdk_are_told_the_range(version):
+    with pytest.raises(IncompatibleClientError, match=r">=0\.38,<0\.39"):
+        wire.check_sdk_version(version)
+
+
+def test_the_installed_sdk_is_in_the_range():
+    from tinker import __version__
+
+    wire.check_sdk_version(__version__)
