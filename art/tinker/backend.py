@@ -1,0 +1,195 @@
+"""The backend that trains on a Tinker server: the hosted service, or any that speaks its wire."""
+
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Self, Unpack
+
+from art.errors import MissingAPIKeyError
+from art.paths import checkpoint_steps, model_dir
+from art.tinker.connection import Connection
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from art.backend import AnyModel, AnyTrainableModel
+    from art.dev.openai_server import OpenAIServerConfig
+    from art.tinker.service import TinkerService
+    from art.trajectories import TrajectoryGroup
+    from art.types import LocalTrainResult, TrainConfig, TrainOptions
+
+logger = logging.getLogger(__name__)
+
+
+class TinkerBackend:
+    """Trains models on a Tinker server and serves them to OpenAI clients on this machine.
+
+    ::
+
+        async with art.TinkerBackend() as backend:
+            await model.register(backend)
+
+    Nothing is contacted, and the SDK is not imported, before a model is registered.
+
+    Args:
+        tinker_api_key: The key; ``None`` reads ``TINKER_API_KEY`` when it is needed.
+        base_url: The server; ``None`` is ``TINKER_BASE_URL``, or else the hosted service.
+        path: Root of all models' state.
+    """
+
+    def __init__(
+        self,
+        *,
+        tinker_api_key: str | None = None,
+        base_url: str | None = None,
+        path: str | os.PathLike[str] = ".art",
+    ) -> None:
+        self._api_key = tinker_api_key
+        self._base_url = base_url
+        self._path = os.fspath(path)
+        self._services: dict[tuple[str, str], TinkerService] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: "TracebackType | None",
+    ) -> None:
+        await self.close()
+
+    async def register(self, model: "AnyModel") -> None:
+        """Take a model on: its state lies under the backend's path from now on.
+
+        Args:
+            model: The model. Its ``model.json`` is written.
+        """
+        model.base_path = self._path
+        folder = self._output_dir(model)
+        folder.mkdir(parents=True, exist_ok=True)
+        description = model.model_dump(mode="json", exclude={"inference_api_key"})
+        temporary = folder / ".model.json"
+        temporary.write_text(json.dumps(description, indent=2), encoding="utf-8")
+        temporary.replace(folder / "model.json")
+
+    async def train(
+        self,
+        model: "AnyTrainableModel",
+        trajectory_groups: "Iterable[TrajectoryGroup]",
+        *,
+        config: "TrainConfig | None" = None,
+        **options: "Unpack[TrainOptions]",
+    ) -> "LocalTrainResult":
+        """Take one training step and serve the new weights.
+
+        Where all rewards of every group are equal there is nothing to learn: no step is taken,
+        a warning is logged, and the metrics say how many groups were dropped.
+
+        Args:
+            model: A registered model.
+            trajectory_groups: The step's rollouts. Advantages are computed within each group.
+            config: Settings of the step; ``None`` is :class:`art.types.TrainConfig`'s defaults.
+            **options: Single fields of ``config``, which they override.
+
+        Returns:
+            The model's step afterwards, its checkpoint's folder, and metrics.
+
+        Raises:
+            art.errors.TrainingDataError: The trajectories cannot be trained on. Nothing was sent.
+            art.errors.ConfigurationError: An option cannot be used.
+            art.errors.InvalidRequestError: The server refused the loss or its config.
+            art.errors.EngineError: The server failed; earlier checkpoints are intact.
+        """
+        from art.rl.sequences import training_batch
+        from art.types import LocalTrainResult, TrainConfig
+
+        config = (config or TrainConfig()).with_options(options)
+        batch = training_batch(trajectory_groups, normalize_advantages=config.normalize_advantages)
+        service = await self._get_service(model)
+        if not batch.sequences:
+            logger.warning(
+                "%s: no step was taken, since the rewards within each group are all equal",
+                model.name,
+            )
+            return LocalTrainResult(service.step, batch.metrics)
+        metrics = await service.train(batch.sequences, config)
+        step = service.step
+        folder = service.checkpoint_dir(step)
+        return LocalTrainResult(step, {**batch.metrics, **metrics}, str(folder))
+
+    async def close(self) -> None:
+        """Stop the endpoints and end the sessions. Checkpoints stay."""
+        services, self._services = self._services, {}
+        for service in services.values():
+            await service.aclose()
+
+    async def _prepare_backend_for_training(
+        self, model: "AnyTrainableModel", config: "OpenAIServerConfig | None"
+    ) -> tuple[str, str]:
+        service = await self._get_service(model)
+        host, port = await service.start_openai_server(config)
+        return f"http://{host}:{port}/v1", service.api_key
+
+    async def _get_step(self, model: "AnyTrainableModel") -> int:
+        return (await self._get_service(model)).step
+
+    async def _delete_checkpoint_files(
+        self, model: "AnyTrainableModel", steps_to_keep: list[int]
+    ) -> None:
+        await (await self._get_service(model)).delete_checkpoints(steps_to_keep)
+
+    def _model_inference_name(self, model: "AnyModel", step: int | None = None) -> str:
+        if not model.trainable:
+            return model.inference_model_name or model.name
+        if step is None:
+            step = max(checkpoint_steps(self._output_dir(model)), default=0)
+        return f"{model.name}@{step}"
+
+    async def _get_service(self, model: "AnyTrainableModel") -> "TinkerService":
+        """The model's service; making one contacts nothing."""
+        key = (model.project, model.name)
+        if key not in self._services:
+            from art.dev.get_model_config import get_model_config
+
+            # Through the package, so that a missing SDK says which extra brings it.
+            from art.tinker import TinkerService
+
+            output_dir = str(self._output_dir(model))
+            self._services[key] = TinkerService(
+                model.name,
+                model.base_model,
+                get_model_config(model.base_model, output_dir, model._internal_config),
+                output_dir,
+                connect=lambda: self._connect(model.base_model),
+                checkpoint_saved=self._checkpoint_saved,
+            )
+        return self._services[key]
+
+    def _output_dir(self, model: "AnyModel") -> Path:
+        return model_dir(self._path, model.project, model.name)
+
+    async def _connect(self, base_model: str) -> Connection:
+        """Reach the server that has a base model.
+
+        Raises:
+            MissingAPIKeyError: There is no key.
+        """
+        key = self._api_key or os.environ.get("TINKER_API_KEY")
+        if not key:
+            raise MissingAPIKeyError(
+                "there is no key for the Tinker service: set the environment variable "
+                "TINKER_API_KEY, or train on this machine with art.LocalBackend()"
+            )
+        return Connection(self._base_url, key)
+
+    async def _checkpoint_saved(self, folder: Path, sampler_path: str) -> None:
+        """Put further files into a checkpoint's folder, before it appears under its name.
+
+        Args:
+            folder: The folder under its temporary name.
+            sampler_path: The checkpoint's ``tinker://`` path.
+        """

@@ -1,0 +1,153 @@
+"""What the endpoint takes: the body of a chat completion request, checked.
+
+A field that changes what is sampled is either honoured or refused with a clear error. Fields that
+only label a request (``user``, ``metadata``) are accepted.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+_ROLES = {"system", "developer", "user", "assistant", "tool"}
+
+_MAX_CHOICES = 128
+_MAX_TOP_LOGPROBS = 20
+_MAX_STOPS = 16
+
+
+class StreamOptions(BaseModel):
+    """Options of a streamed response."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: bool = False
+
+
+class FunctionTool(BaseModel):
+    """What a tool is called and what it takes; kept whole, as the chat template shows it."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str = Field(min_length=1)
+    parameters: dict[str, Any] | None = None
+
+
+class ToolParam(BaseModel):
+    """A tool on offer."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: Literal["function"]
+    function: FunctionTool
+
+
+class ChatCompletionRequest(BaseModel):
+    """The body of ``POST /v1/chat/completions``.
+
+    Attributes are those of the OpenAI API, and two more that other open servers take as well:
+    ``top_k`` and ``chat_template_kwargs`` (send them with the client's ``extra_body``).
+    """
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str
+    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    n: Annotated[int, Field(ge=1, le=_MAX_CHOICES)] | None = None
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    top_k: Annotated[int, Field(ge=-1)] | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=_MAX_TOP_LOGPROBS)] | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: Literal["auto", "none"] | None = None
+    parallel_tool_calls: Literal[True] | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+    # What these ask for by default is what happens; another value is refused.
+    frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+    presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
+
+    # Labels.
+    user: str | None = None
+    metadata: dict[str, str] | None = None
+
+    @field_validator("messages")
+    @classmethod
+    def _normalize_messages(cls, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [_normalized(message, index) for index, message in enumerate(messages)]
+
+    @field_validator("stop")
+    @classmethod
+    def _check_stop(cls, stop: str | list[str] | None) -> list[str] | None:
+        stops = [stop] if isinstance(stop, str) else stop
+        if stops and (len(stops) > _MAX_STOPS or not all(stops)):
+            raise ValueError(f"give at most {_MAX_STOPS} stop strings, none of them empty")
+        return stops or None
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> "ChatCompletionRequest":
+        both = self.max_tokens is not None and self.max_completion_tokens is not None
+        if both and self.max_tokens != self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens differ; give one of them")
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("top_logprobs needs logprobs to be true")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options needs stream to be true")
+        return self
+
+    @property
+    def num_samples(self) -> int:
+        """How many choices are wanted."""
+        return 1 if self.n is None else self.n
+
+    @property
+    def token_limit(self) -> int | None:
+        """The most tokens to sample, or ``None`` for as many as the context holds."""
+        limit = self.max_completion_tokens
+        return self.max_tokens if limit is None else limit
+
+    @property
+    def offered_tools(self) -> list[dict[str, Any]]:
+        """The tools to show to the model, as the chat template takes them."""
+        if self.tool_choice == "none":
+            return []
+        return [tool.model_dump(exclude_unset=True) for tool in self.tools or []]
+
+
+def _normalized(message: dict[str, Any], index: int) -> dict[str, Any]:
+    """Give a message the roles and the plain text that chat templates know."""
+    role = message.get("role")
+    if role not in _ROLES:
+        raise ValueError(f"messages[{index}].role is {role!r}; use one of {sorted(_ROLES)}")
+    content = message.get("content")
+    if isinstance(content, list):
+        content = "".join(_part_text(part, index) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise ValueError(f"messages[{index}].content must be text or a list of text parts")
+    calls = message.get("tool_calls")
+    if content is None and not (role == "assistant" and calls):
+        raise ValueError(f"messages[{index}].content is missing")
+    if calls is not None:
+        _check_tool_calls(calls, index)
+    # The OpenAI API's newer name for a system message, which templates do not know.
+    return {**message, "role": "system" if role == "developer" else role, "content": content}
+
+
+def _part_text(part: Any, index: int) -> str:
+    text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+    if not isinstance(text, str):
+        raise ValueError(f"messages[{index}].content has a part that is not text")
+    return text
+
+
+def _check_tool_calls(calls: Any, index: int) -> None:
+    for call in calls if isinstance(calls, list) else [calls]:
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            raise ValueError(f"messages[{index}].tool_calls must be a list of function calls")

@@ -1,0 +1,76 @@
+"""Calls of the Tinker SDK, with art's errors instead of its own."""
+
+import asyncio
+import threading
+from collections.abc import Awaitable, Callable
+from concurrent.futures import Future
+from typing import TypeVar
+
+import tinker
+
+from art.errors import ArtError, ConfigurationError, EngineError, InvalidRequestError
+from art.tinker.connection import Connection
+
+T = TypeVar("T")
+
+
+async def sdk_call(connection: Connection, call: Awaitable[T], doing: str) -> T:
+    """Wait for a call of the SDK.
+
+    Args:
+        connection: Guards the wait.
+        call: A future that the SDK returned.
+        doing: What the call does, for the error: ``"saving a checkpoint"``.
+
+    Returns:
+        The call's result.
+
+    Raises:
+        art.errors.ConfigurationError: The server refused the API key.
+        art.errors.InvalidRequestError: The server says that the request is wrong.
+        art.errors.EngineError: The server answered with an error, or cannot be reached.
+    """
+    try:
+        return await connection.guard(call)
+    except (tinker.TinkerError, ValueError) as error:
+        # The SDK raises ValueError where polling for a result is refused.
+        if isinstance(error, ArtError):
+            raise
+        raise _art_error(error, doing) from error
+
+
+async def blocking_sdk_call(connection: Connection, call: Callable[[], T], doing: str) -> T:
+    """Like :func:`sdk_call`, for what the SDK does on the calling thread.
+
+    The SDK opens a session synchronously, and retries for minutes where nothing answers. It gets
+    a daemon thread of its own, so that it can be abandoned.
+    """
+    result: Future[T] = Future()
+
+    def run() -> None:
+        # Nobody may be waiting any more: a cancelled future takes no result.
+        if not result.set_running_or_notify_cancel():
+            return
+        try:
+            result.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="art-tinker-sdk", daemon=True).start()
+    return await sdk_call(connection, asyncio.wrap_future(result), doing)
+
+
+def _art_error(error: Exception, doing: str) -> ArtError:
+    if isinstance(error, tinker.AuthenticationError | tinker.PermissionDeniedError):
+        return ConfigurationError(f"{doing}: the Tinker server refused the API key: {error}")
+    if isinstance(error, tinker.APIConnectionError):
+        return EngineError(f"{doing}: the Tinker server cannot be reached: {error}")
+    if _is_users(error):
+        return InvalidRequestError(f"{doing}: the Tinker server refused: {error}")
+    return EngineError(f"{doing}: the Tinker server failed: {error}")
+
+
+def _is_users(error: Exception) -> bool:
+    if isinstance(error, tinker.RequestFailedError):
+        return error.category is tinker.types.RequestErrorCategory.User
+    return isinstance(error, tinker.APIStatusError) and error.status_code < 500

@@ -1,0 +1,224 @@
+"""A session with a Tinker server: the SDK's clients, opened and closed together."""
+
+import asyncio
+import difflib
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+import numpy.typing as npt
+import tinker
+
+from art.errors import (
+    CheckpointError,
+    EngineDiedError,
+    EngineError,
+    InvalidRequestError,
+    UnknownBaseModelError,
+)
+from art.tinker.connection import Connection
+from art.tinker.samplers import Sampler
+from art.tinker.sdk_calls import blocking_sdk_call, sdk_call
+
+if TYPE_CHECKING:
+    from art.dev.model import TinkerTrainingClientArgs
+
+logger = logging.getLogger(__name__)
+
+FloatArray = npt.NDArray[np.float32]
+
+# Reference logprobs that are asked for at once.
+_CONCURRENT_SCORES = 64
+
+
+class ServerSession:
+    """What a service holds of its server. Made by :meth:`open`.
+
+    Attributes:
+        connection: How the server is reached.
+        max_context_length: Of the base model, in tokens.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        base_model: str,
+        max_context_length: int,
+        service_client: tinker.ServiceClient,
+        rest_client: tinker.RestClient,
+    ) -> None:
+        self.connection = connection
+        self.max_context_length = max_context_length
+        self._base_model = base_model
+        self._service_client = service_client
+        self._rest_client = rest_client
+        self._base_sampler: tinker.SamplingClient | None = None
+
+    @classmethod
+    async def open(cls, connection: Connection, base_model: str) -> Self:
+        """Reach a server and ask it for a base model.
+
+        Args:
+            connection: How to reach it.
+            base_model: The model to train.
+
+        Returns:
+            The session.
+
+        Raises:
+            UnknownBaseModelError: The server does not have the model; names near ones.
+            ConfigurationError: The server refused the API key.
+            EngineError: The server cannot be reached.
+        """
+        rest_client = await blocking_sdk_call(
+            connection,
+            lambda: tinker.RestClient(base_url=connection.base_url, api_key=connection.api_key),
+            "connecting",
+        )
+        capabilities = await sdk_call(
+            connection, rest_client.get_server_capabilities(), "asking for the server's models"
+        )
+        supported = {model.model_name: model for model in capabilities.supported_models}
+        if base_model not in supported:
+            raise _unknown_base_model(base_model, [name for name in supported if name])
+        max_context_length = supported[base_model].max_context_length
+        if max_context_length is None:
+            raise EngineError(f"the Tinker server does not say how long {base_model}'s context is")
+        service_client = tinker.ServiceClient(
+            base_url=connection.base_url, api_key=connection.api_key
+        )
+        return cls(connection, base_model, max_context_length, service_client, rest_client)
+
+    async def check(self) -> None:
+        """Ask the server for a sign of life.
+
+        Raises:
+            EngineError: There is none.
+        """
+        await sdk_call(
+            self.connection, self._rest_client.get_server_capabilities(), "reaching the server"
+        )
+
+    async def create_model(self, args: "TinkerTrainingClientArgs") -> tinker.TrainingClient:
+        """Create an adapter on the server, and the client that trains it."""
+        pending = await blocking_sdk_call(
+            self.connection,
+            lambda: self._service_client.create_lora_training_client(self._base_model, **args),
+            "creating the adapter",
+        )
+        return await sdk_call(self.connection, pending, "creating the adapter")
+
+    async def resume_model(self, state_path: str) -> tinker.TrainingClient:
+        """Create an adapter from a checkpoint, with its optimizer's state.
+
+        Raises:
+            CheckpointError: The server has it no more.
+        """
+        doing = f"resuming from {state_path}"
+        try:
+            pending = await blocking_sdk_call(
+                self.connection,
+                lambda: self._service_client.create_training_client_from_state_with_optimizer(
+                    state_path
+                ),
+                doing,
+            )
+            return await sdk_call(self.connection, pending, doing)
+        except InvalidRequestError as error:
+            raise CheckpointError(
+                f"{error}. If the server has lost this checkpoint, move its folder away to "
+                "resume from the step before"
+            ) from error
+
+    async def sampler(self, path: str | None) -> Sampler:
+        """Open the sampler of a checkpoint, or of the base model."""
+        return _SdkSampler(self.connection, await self._sampling_client(path))
+
+    async def base_logprobs(self, token_ids: Sequence[npt.NDArray[np.int64]]) -> list[FloatArray]:
+        """Ask the base model how likely it finds each token.
+
+        Args:
+            token_ids: For each sequence int64 ``[T]``.
+
+        Returns:
+            For each sequence float32 ``[T]``, NaN at position 0.
+        """
+        if self._base_sampler is None:
+            self._base_sampler = await self._sampling_client(None)
+        client = self._base_sampler
+        gate = asyncio.Semaphore(_CONCURRENT_SCORES)
+
+        async def score(tokens: npt.NDArray[np.int64]) -> FloatArray:
+            async with gate:
+                logprobs = await sdk_call(
+                    self.connection,
+                    client.compute_logprobs(tinker.ModelInput.from_ints(tokens.tolist())),
+                    "scoring with the base model",
+                )
+            # None, where a logprob was not computed, becomes NaN.
+            return np.array(logprobs, dtype=np.float32)
+
+        return await asyncio.gather(*(score(tokens) for tokens in token_ids))
+
+    async def delete_checkpoint(self, path: str) -> None:
+        """Delete a checkpoint on the server; one that is gone already is no error."""
+        try:
+            await sdk_call(
+                self.connection,
+                self._rest_client.delete_checkpoint_from_tinker_path(path),
+                f"deleting {path}",
+            )
+        except InvalidRequestError as error:
+            if not isinstance(error.__cause__, tinker.NotFoundError):
+                raise
+            logger.info("%s was deleted before", path)
+
+    async def close(self) -> None:
+        """End the session. A server that has gone has ended it already."""
+        try:
+            await sdk_call(self.connection, self._service_client.close("success"), "closing")
+        except (EngineDiedError, EngineError, InvalidRequestError) as error:
+            logger.info("the session with the Tinker server was not closed: %s", error)
+
+    def abandon(self) -> None:
+        """Stop the SDK's background work for a server that has gone, without waiting."""
+        self._service_client.close("errored")
+
+    async def _sampling_client(self, path: str | None) -> tinker.SamplingClient:
+        doing = f"opening the sampler of {path or self._base_model}"
+        pending = await blocking_sdk_call(
+            self.connection,
+            lambda: self._service_client.create_sampling_client(
+                model_path=path, base_model=self._base_model if path is None else None
+            ),
+            doing,
+        )
+        return await sdk_call(self.connection, pending, doing)
+
+
+class _SdkSampler:
+    """A :class:`Sampler` of the SDK."""
+
+    def __init__(self, connection: Connection, client: tinker.SamplingClient) -> None:
+        self._connection = connection
+        self._client = client
+
+    async def sample(
+        self, prompt: list[int], num_samples: int, params: tinker.SamplingParams, topk_logprobs: int
+    ) -> tinker.types.SampleResponse:
+        pending = self._client.sample(
+            tinker.ModelInput.from_ints(prompt),
+            num_samples,
+            params,
+            topk_sample_logprobs=topk_logprobs,
+        )
+        return await sdk_call(self._connection, pending, "sampling")
+
+
+def _unknown_base_model(base_model: str, supported: list[str]) -> UnknownBaseModelError:
+    near = difflib.get_close_matches(base_model, supported, n=3) or sorted(supported)[:10]
+    names = ", ".join(near) if near else "none at all"
+    return UnknownBaseModelError(
+        f"the Tinker server has no base model {base_model!r}; it has {names}"
+    )

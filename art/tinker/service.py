@@ -1,0 +1,314 @@
+"""One model on a Tinker server: its training, its checkpoints and its endpoint."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import tinker
+from tqdm import tqdm
+
+from art.errors import ConfigurationError, EngineDiedError, EngineError
+from art.rl.sequences import TrainingSequence
+from art.tinker.adapter_config import training_client_args
+from art.tinker.chat_template import ChatTemplate
+from art.tinker.checkpoints import CheckpointFolders, CheckpointInfo
+from art.tinker.connection import Connection
+from art.tinker.datums import check_context_length
+from art.tinker.openai_server import OpenAIServer
+from art.tinker.samplers import Sampler, Samplers
+from art.tinker.sdk_calls import sdk_call
+from art.tinker.server_session import ServerSession
+from art.tinker.training_step import PendingStep, StepData, step_data
+from art.types import TrainConfig
+
+if TYPE_CHECKING:
+    from art.dev.model import InternalModelConfig
+    from art.dev.openai_server import OpenAIServerConfig, ServerArgs
+
+logger = logging.getLogger(__name__)
+
+# Given a checkpoint's new folder and its sampler path on the server.
+CheckpointSaved = Callable[[Path, str], Awaitable[None]]
+
+_SERVER_ARGS = {"host", "port", "api_key", "chat_template"}
+_TRAINING_STAGES = ("forward_backward", "optim_step", "checkpoint")
+
+
+async def _leave_folder(folder: Path, sampler_path: str) -> None:
+    """Put nothing into a checkpoint's folder: its weights stay on the server."""
+
+
+class TinkerService:
+    """Trains one model on a Tinker server and serves its checkpoints.
+
+    Nothing is contacted before the first use. A step that fails leaves the model at its last
+    checkpoint: the next use goes on from there, whatever the server had computed in between.
+
+    Args:
+        model_name: The model's name.
+        base_model: The base model's name.
+        config: From ``get_model_config``.
+        output_dir: The model's folder.
+        connect: Reaches the server.
+        checkpoint_saved: Puts further files into a checkpoint's folder before it is complete.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        base_model: str,
+        config: "InternalModelConfig",
+        output_dir: str,
+        connect: Callable[[], Awaitable[Connection]],
+        checkpoint_saved: CheckpointSaved = _leave_folder,
+    ) -> None:
+        self.model_name = model_name
+        self.base_model = base_model
+        self.config = config
+        self.output_dir = output_dir
+        self._connect = connect
+        self._checkpoint_saved = checkpoint_saved
+        self._folders = CheckpointFolders(output_dir)
+        self._lock = asyncio.Lock()
+        self._session: ServerSession | None = None
+        self._client: tinker.TrainingClient | None = None
+        self._samplers = Samplers(model_name, base_model, self._open_sampler)
+        self._server: OpenAIServer | None = None
+
+    @property
+    def step(self) -> int:
+        """The last step with a complete checkpoint; 0 before the first."""
+        return self._folders.last_step() or 0
+
+    def checkpoint_dir(self, step: int) -> Path:
+        """The folder of a step's checkpoint."""
+        return self._folders.folder(step)
+
+    @property
+    def api_key(self) -> str:
+        """The key of the running endpoint.
+
+        Raises:
+            EngineError: :meth:`start_openai_server` was not called yet.
+        """
+        if self._server is None:
+            raise EngineError(f"the endpoint of {self.model_name} is not running")
+        return self._server.api_key
+
+    async def start_openai_server(self, config: "OpenAIServerConfig | None") -> tuple[str, int]:
+        """Serve the model's checkpoints; the first call makes the model ready for training.
+
+        Args:
+            config: ``server_args`` may name ``host`` (127.0.0.1 by default), ``port`` (a free
+                one), ``api_key`` (a random one) and ``chat_template`` (the tokenizer's own).
+
+        Returns:
+            The host and port of the endpoint, the same ones if it is running already.
+
+        Raises:
+            ConfigurationError: ``config`` has something else; or the tokenizer no chat template.
+            PortInUseError: Something else listens on the port.
+            EngineError: The server cannot be reached, or failed.
+        """
+        server_args = _checked_server_args(config)
+        await self._drop_dead_session()
+        async with self._exclusively():
+            session, client = await self._ready()
+            if self._server is None:
+                tokenizer = await asyncio.to_thread(client.get_tokenizer)
+                server = OpenAIServer(
+                    self._samplers,
+                    ChatTemplate(tokenizer, template=server_args.get("chat_template")),
+                    max_context_length=session.max_context_length,
+                    host=server_args.get("host") or "127.0.0.1",
+                    port=server_args.get("port", 0),
+                    api_key=server_args.get("api_key"),
+                )
+                await server.start()
+                self._server = server
+            return self._server.host, self._server.port
+
+    async def train(
+        self, sequences: Sequence[TrainingSequence], config: TrainConfig
+    ) -> dict[str, float]:
+        """Take one step, save its checkpoint and serve it.
+
+        Args:
+            sequences: What to train on, at least one.
+            config: How.
+
+        Returns:
+            Metrics, of :class:`art.tinker.training_step.PendingStep` and
+            ``time/step_trainer_s``.
+
+        Raises:
+            ContextLengthError: A sequence is too long for the model. Nothing was sent.
+            ConfigurationError: The config contradicts itself. Nothing was sent.
+            InvalidRequestError: The server refused the loss or its config.
+            EngineError: The server failed. The last checkpoint is intact.
+        """
+        start = time.monotonic()
+        async with self._exclusively():
+            session, client = await self._ready()
+            check_context_length(sequences, session.max_context_length)
+            data = await step_data(session, sequences, config)
+            try:
+                metrics = await self._take_step(session, client, data, config)
+            except BaseException:
+                # The server may have gradients, or an update, that no checkpoint has.
+                self._client = None
+                raise
+        seconds = time.monotonic() - start
+        return {**data.metrics, **metrics, "time/step_trainer_s": seconds}
+
+    async def delete_checkpoints(self, steps_to_keep: Collection[int]) -> None:
+        """Delete checkpoints, on the server and here.
+
+        Args:
+            steps_to_keep: Steps to keep. The last one is always kept, since training goes on
+                from it.
+        """
+        async with self._exclusively():
+            doomed = [step for step in self._folders.steps()[:-1] if step not in steps_to_keep]
+            if not doomed:
+                return
+            session, _ = await self._ready()
+            for step in doomed:
+                info = self._folders.read(step)
+                self._samplers.withdraw(step)
+                # The folder goes last: a deletion that is interrupted can be repeated.
+                await session.delete_checkpoint(info.state_with_optimizer_path)
+                await session.delete_checkpoint(info.sampler_weights_path)
+                self._folders.delete(step)
+
+    async def aclose(self) -> None:
+        """Stop the endpoint and end the session. Checkpoints stay."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+        async with self._lock:
+            session, self._session, self._client = self._session, None, None
+            self._samplers.forget_opened()
+            if session is not None:
+                await session.close()
+
+    async def _take_step(
+        self,
+        session: ServerSession,
+        client: tinker.TrainingClient,
+        data: StepData,
+        config: TrainConfig,
+    ) -> dict[str, float]:
+        step = self.step + 1
+        with tqdm(total=len(_TRAINING_STAGES), desc=f"step {step} training") as progress:
+            pending = PendingStep(session, client, data, config)
+            progress.set_postfix_str(_TRAINING_STAGES[0])
+            metrics = await pending.gradients()
+            progress.update()
+            progress.set_postfix_str(_TRAINING_STAGES[1])
+            metrics |= await pending.update()
+            progress.update()
+            progress.set_postfix_str(_TRAINING_STAGES[2])
+            await self._save_checkpoint(step, session, client)
+            progress.update()
+        return metrics
+
+    @asynccontextmanager
+    async def _exclusively(self) -> AsyncIterator[None]:
+        """Hold the lock; where the engine dies, forget it, so that the next use starts another."""
+        async with self._lock:
+            try:
+                yield
+            except EngineDiedError:
+                self._forget_session()
+                raise
+
+    async def _drop_dead_session(self) -> None:
+        async with self._lock:
+            if self._session is None:
+                return
+            try:
+                await self._session.check()
+            except EngineDiedError as error:
+                logger.warning("starting anew: %s", error)
+                self._forget_session()
+
+    def _forget_session(self) -> None:
+        session, self._session, self._client = self._session, None, None
+        self._samplers.forget_opened()
+        if session is not None:
+            session.abandon()
+
+    async def _ready(self) -> tuple[ServerSession, tinker.TrainingClient]:
+        """Reach the server and resume the model, as far as that is not done. Holds the lock."""
+        if self._session is None:
+            self._session = await ServerSession.open(await self._connect(), self.base_model)
+        if self._client is None:
+            self._client = await self._resume(self._session)
+        return self._session, self._client
+
+    async def _resume(self, session: ServerSession) -> tinker.TrainingClient:
+        args = training_client_args(self.base_model, self.config)
+        step = self._folders.last_step()
+        if step is None:
+            client = await session.create_model(args)
+            await self._save_checkpoint(0, session, client)
+            return client
+        info = self._folders.read(step)
+        if info.base_model not in (None, self.base_model):
+            raise ConfigurationError(
+                f"the checkpoints in {self.output_dir} belong to {info.base_model}, and the model "
+                f"{self.model_name!r} is now to train {self.base_model}; use another model name"
+            )
+        client = await session.resume_model(info.state_with_optimizer_path)
+        rank = client.get_info().lora_rank
+        if rank is not None and rank != args["rank"]:
+            raise ConfigurationError(
+                f"the checkpoint of step {step} has LoRA rank {rank}, and the config says "
+                f"{args['rank']}; set it back, or use another model name"
+            )
+        for saved in self._folders.steps():
+            self._samplers.publish(saved, self._folders.read(saved).sampler_weights_path)
+        logger.info("resumed %s from step %d", self.model_name, step)
+        return client
+
+    async def _save_checkpoint(
+        self, step: int, session: ServerSession, client: tinker.TrainingClient
+    ) -> None:
+        name = f"{step:04d}"
+        state = client.save_state(name)
+        weights = client.save_weights_for_sampler(name)
+        doing = f"saving the checkpoint of step {step}"
+        state_path = (await sdk_call(session.connection, state, doing)).path
+        sampler_path = (await sdk_call(session.connection, weights, doing)).path
+        info = CheckpointInfo(str(client.model_id), state_path, sampler_path, self.base_model)
+        await self._folders.write(
+            step, info, lambda folder: self._checkpoint_saved(folder, sampler_path)
+        )
+        self._samplers.publish(step, sampler_path)
+
+    async def _open_sampler(self, path: str | None) -> Sampler:
+        """Called from the endpoint's event loop, where the lock cannot be taken."""
+        session = self._session
+        if session is None:
+            raise EngineError(
+                f"the session of {self.model_name} with its Tinker server has ended; register the "
+                "model again"
+            )
+        return await session.sampler(path)
+
+
+def _checked_server_args(config: "OpenAIServerConfig | None") -> "ServerArgs":
+    config = config or {}
+    server_args = config.get("server_args", {})
+    unknown = [*(set(config) - {"server_args"}), *(set(server_args) - _SERVER_ARGS)]
+    if unknown:
+        raise ConfigurationError(
+            f"the endpoint of a Tinker model takes only {', '.join(sorted(_SERVER_ARGS))} in "
+            f"server_args; it has no use for {', '.join(sorted(unknown))}"
+        )
+    return server_args
