@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
 from art import history
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-ConfigT = TypeVar("ConfigT", bound=BaseModel | None, default=None)
+# A plain `art.Model` in a signature takes a model of any config.
+ConfigT = TypeVar("ConfigT", bound=BaseModel | None, default=Any)
 
 # A rollout may wait long for its turn; a server that does not even accept is not there.
 _REQUEST_SECONDS = 1200.0
@@ -100,6 +101,16 @@ class Model(BaseModel, Generic[ConfigT]):
             base_path=os.fspath(base_path),
             **fields,
         )
+
+    @field_validator("config")
+    @classmethod
+    def _check_config(cls, config: object) -> object:
+        if config is not None and not isinstance(config, BaseModel):
+            raise ValueError(
+                f"config must be a pydantic model or None, not {type(config).__name__}; to "
+                f"validate it from a dict, name its class: {cls.__name__}[MyConfig]"
+            )
+        return config
 
     def get_output_dir(self) -> Path:
         """The folder of the model's state. It need not exist."""

@@ -1,0 +1,374 @@
+import asyncio
+import json
+import math
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Unpack
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from art import history
+from art.backend import AnyModel, AnyTrainableModel, Backend
+from art.dev.openai_server import OpenAIServerConfig
+from art.errors import ConfigurationError, NotRegisteredError, UnknownBaseModelError
+from art.model import Model, TrainableModel
+from art.paths import checkpoint_dir, checkpoint_steps
+from art.trajectories import Trajectory, TrajectoryGroup
+from art.types import TrainConfig, TrainOptions, TrainResult
+
+
+class RunConfig(BaseModel):
+    system_prompt: str = "be brief"
+
+
+class FolderBackend:
+    """A backend whose training makes a checkpoint folder, and whose endpoint is a fixed URL."""
+
+    def __init__(self, url: str = "http://127.0.0.1:9/v1") -> None:
+        self.url = url
+        self.registered: list[str] = []
+        self.server_config: OpenAIServerConfig | None = None
+
+    async def register(self, model: AnyModel) -> None:
+        self.registered.append(model.name)
+
+    async def _prepare_backend_for_training(
+        self, model: AnyTrainableModel, config: OpenAIServerConfig | None
+    ) -> tuple[str, str]:
+        if model.base_model == "unknown":
+            raise UnknownBaseModelError("no such model")
+        self.server_config = config
+        return self.url, "tml-key"
+
+    def _model_inference_name(self, model: AnyModel, step: int | None = None) -> str:
+        return f"{model.name}@{'latest' if step is None else step}"
+
+    async def _get_step(self, model: AnyTrainableModel) -> int:
+        return max(checkpoint_steps(model.get_output_dir()), default=0)
+
+    async def train(
+        self,
+        model: AnyTrainableModel,
+        trajectory_groups: Iterable[TrajectoryGroup],
+        *,
+        config: TrainConfig | None = None,
+        **options: Unpack[TrainOptions],
+    ) -> TrainResult:
+        step = await self._get_step(model) + 1
+        checkpoint_dir(model.get_output_dir(), step).mkdir(parents=True)
+        return TrainResult(step, {"loss": 0.5})
+
+    async def _delete_checkpoint_files(
+        self, model: AnyTrainableModel, steps_to_keep: list[int]
+    ) -> None:
+        for step in checkpoint_steps(model.get_output_dir()):
+            if step not in steps_to_keep:
+                shutil.rmtree(checkpoint_dir(model.get_output_dir(), step))
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def make_model(tmp_path: Path) -> Callable[..., TrainableModel]:
+    def make(**fields: Any) -> TrainableModel:
+        return TrainableModel(
+            **{
+                "name": "agent",
+                "project": "demo",
+                "base_model": "Qwen/Qwen3-0.6B",
+                "base_path": tmp_path,
+                **fields,
+            }
+        )
+
+    return make
+
+
+class TestConstruction:
+    def test_a_trainable_model(self, tmp_path: Path) -> None:
+        model = TrainableModel(
+            name="agent",
+            project="demo",
+            base_model="Qwen/Qwen3-0.6B",
+            base_path=tmp_path,
+            config=RunConfig(),
+            _internal_config={"peft_args": {"r": 4}},
+        )
+        assert model.trainable
+        assert model.config.system_prompt == "be brief"
+        assert model._internal_config == {"peft_args": {"r": 4}}
+        assert model.get_output_dir() == tmp_path / "demo" / "models" / "agent"
+
+    def test_a_prompted_model(self) -> None:
+        model = Model(
+            name="gpt", project="demo", inference_api_key="sk-secret", inference_base_url="http://x"
+        )
+        assert not model.trainable
+        assert model.config is None
+        assert model.base_path == ".art"
+        assert "sk-secret" not in repr(model)
+        assert model.get_inference_name() == "gpt"
+        assert model.get_inference_name(step=3) == "gpt@3"
+        named = Model(name="gpt", project="demo", inference_model_name="openai/gpt")
+        assert named.get_inference_name() == "openai/gpt"
+
+    def test_json_round_trip(self) -> None:
+        model = TrainableModel[RunConfig](
+            name="agent", project="demo", base_model="b", config=RunConfig(system_prompt="x")
+        )
+        back = TrainableModel[RunConfig].model_validate_json(model.model_dump_json())
+        assert back.model_dump() == model.model_dump()
+        assert back.config == model.config
+
+    def test_a_config_is_a_pydantic_model(self) -> None:
+        with pytest.raises(ValidationError, match=r"Model\[MyConfig\]"):
+            Model(name="a", project="demo", config={"system_prompt": "x"})
+
+    @pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", "a\0", "x:y", "NUL"])
+    def test_names_become_folders(self, name: str) -> None:
+        with pytest.raises(ConfigurationError, match="model name"):
+            Model(name=name, project="demo")
+        with pytest.raises(ConfigurationError, match="project name"):
+            TrainableModel(name="agent", project=name, base_model="b")
+
+    def test_a_name_that_was_changed_is_checked_again(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
+        model = make_model()
+        model.name = "../../escape"
+        with pytest.raises(ConfigurationError, match="escape"):
+            model.overwrite_state({})
+
+    def test_unknown_arguments_are_refused(self) -> None:
+        with pytest.raises(ValidationError, match="nmae"):
+            Model(name="a", project="demo", nmae="b")
+
+
+class TestRegister:
+    async def test_a_trainable_model(self, make_model: Callable[..., TrainableModel]) -> None:
+        model, backend = make_model(), FolderBackend()
+        protocol: Backend = backend
+        config: OpenAIServerConfig = {"server_args": {"port": 0}}
+        await model.register(protocol, _openai_client_config=config)
+        assert backend.registered == ["agent"]
+        assert backend.server_config == config
+        assert model.backend() is backend
+        assert (model.inference_base_url, model.inference_api_key) == (backend.url, "tml-key")
+        assert model.inference_model_name == "agent@latest"
+        assert model.get_inference_name(step=2) == "agent@2"
+        assert model.litellm_completion_params(step=2) == {
+            "model": "hosted_vllm/agent@2",
+            "base_url": backend.url,
+            "api_key": "tml-key",
+            "temperature": 1,
+        }
+        assert await model.get_step() == 0
+
+    async def test_a_prompted_model(self) -> None:
+        model, backend = Model(name="gpt", project="demo"), FolderBackend()
+        await model.register(backend)
+        assert backend.registered == ["gpt"]
+        assert await model.get_step() == 0
+
+    async def test_before_it(self, make_model: Callable[..., TrainableModel]) -> None:
+        model = make_model()
+        for use in (model.backend, model.openai_client):
+            with pytest.raises(NotRegisteredError, match=r"await model\.register"):
+                use()
+        for call in (model.get_step, model.delete_checkpoints):
+            with pytest.raises(NotRegisteredError, match=r"await model\.register"):
+                await call()
+        with pytest.raises(ConfigurationError, match="inference_base_url"):
+            Model(name="gpt", project="demo").openai_client()
+
+    async def test_a_failure_leaves_the_model_unregistered(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
+        model = make_model(base_model="unknown")
+        with pytest.raises(UnknownBaseModelError):
+            await model.register(FolderBackend())
+        with pytest.raises(NotRegisteredError):
+            model.backend()
+
+    async def test_a_config_that_cannot_become_json(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
+        class Handle(BaseModel):
+            value: Any
+
+        model = make_model(config=Handle(value=threading.Lock()))
+        with pytest.raises(ConfigurationError, match="cannot become JSON"):
+            await model.register(FolderBackend())
+
+
+class TestLog:
+    @pytest.fixture
+    def model(self, make_model: Callable[..., TrainableModel]) -> TrainableModel:
+        return make_model()
+
+    def groups(self) -> list[TrajectoryGroup]:
+        return [
+            TrajectoryGroup([Trajectory(reward=1, metrics={"turns": 2}), ValueError("x")]),
+            TrajectoryGroup([Trajectory(reward=0), Trajectory(reward=1)]),
+        ]
+
+    async def test_groups(self, model: TrainableModel) -> None:
+        await model.register(FolderBackend())
+        await model.log(self.groups(), split="train")
+        (row,) = history.read_history(model.get_output_dir())
+        assert row.pop("recorded_at")
+        assert row.pop("time/wall_clock_sec") >= 0
+        assert row == {
+            "train/reward": pytest.approx(2 / 3),
+            "train/turns": 2,
+            "train/exception_rate": 0.25,
+            "train/reward_std_dev": 0.5,
+            "training_step": 0,
+            "step": 0,
+        }
+        path = model.get_output_dir() / "trajectories" / "train" / "0000.jsonl"
+        read = history.read_trajectory_groups(path)
+        assert [len(group) for group in read] == [1, 2]
+        assert read[0].exceptions[0].message == "x"
+
+    async def test_metrics_alone(self, model: TrainableModel) -> None:
+        await model.log(metrics={"loss": 0.5, "data/step_num_tokens": 9, "bad": math.nan}, step=4)
+        (row,) = history.read_history(model.get_output_dir())
+        assert (row["val/loss"], row["data/step_num_tokens"], row["step"]) == (0.5, 9, 4)
+        assert "val/bad" not in row
+        assert not (model.get_output_dir() / "trajectories").exists()
+
+    async def test_both(self, model: TrainableModel) -> None:
+        await model.log(self.groups(), split="train", metrics={"loss": 0.5, "reward": 9}, step=1)
+        (row,) = history.read_history(model.get_output_dir())
+        assert (row["train/loss"], row["train/reward"], row["train/turns"]) == (0.5, 9, 2)
+
+    async def test_trajectories_and_exceptions_are_one_group(self, model: TrainableModel) -> None:
+        await model.log([Trajectory(reward=1), ValueError("x")], step=2)
+        path = model.get_output_dir() / "trajectories" / "val" / "0002.jsonl"
+        (group,) = history.read_trajectory_groups(path)
+        assert (len(group), len(group.exceptions)) == (1, 1)
+
+    async def test_a_row_is_strict_json(self, model: TrainableModel) -> None:
+        await model.log([Trajectory(reward=math.nan)], metrics={"x": -math.inf}, step=1)
+        line = (model.get_output_dir() / history.HISTORY).read_text()
+        assert "NaN" not in line
+        assert "Infinity" not in line
+        assert json.loads(line)["val/exception_rate"] == 0
+
+    async def test_bad_input_writes_nothing(self, model: TrainableModel) -> None:
+        with pytest.raises(TypeError, match="mix"):
+            await model.log([Trajectory(), TrajectoryGroup([])], step=1)  # type: ignore[list-item]
+        with pytest.raises(ConfigurationError, match="split"):
+            await model.log(self.groups(), split="../val", step=1)
+        with pytest.raises(NotRegisteredError):
+            await model.log(self.groups())
+        assert not model.get_output_dir().exists()
+
+    async def test_nothing_to_log(self, model: TrainableModel) -> None:
+        await model.log(step=1)
+        assert not model.get_output_dir().exists()
+
+
+class TestDeleteCheckpoints:
+    @pytest.fixture
+    async def model(self, make_model: Callable[..., TrainableModel]) -> TrainableModel:
+        model, backend = make_model(), FolderBackend()
+        await model.register(backend)
+        for _ in range(5):
+            await backend.train(model, [])
+        return model
+
+    async def test_the_latest_and_the_best_are_kept(self, model: TrainableModel) -> None:
+        for step, reward in [(1, 0.5), (2, 1.0), (2, 0.0), (3, 0.75), (4, math.nan)]:
+            await model.log([Trajectory(reward=reward)], step=step)
+        await model.delete_checkpoints()
+        assert checkpoint_steps(model.get_output_dir()) == [3, 5]
+
+    async def test_by_another_metric(self, model: TrainableModel) -> None:
+        await model.log(metrics={"accuracy": 0.9}, split="test", step=2)
+        await model.delete_checkpoints("test/accuracy")
+        assert checkpoint_steps(model.get_output_dir()) == [2, 5]
+
+    async def test_without_the_metric_the_latest_is_kept(
+        self, model: TrainableModel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        await model.delete_checkpoints()
+        assert checkpoint_steps(model.get_output_dir()) == [5]
+        assert "'val/reward'" in caplog.text
+
+
+def test_state(make_model: Callable[..., TrainableModel]) -> None:
+    model = make_model()
+    assert model.read_state() is None
+    assert model.merge_state({"data": {"offset": 1, "seed": 2}}) == {
+        "data": {"offset": 1, "seed": 2}
+    }
+    assert model.merge_state({"data": {"offset": 5}, "x": None}) == {
+        "data": {"offset": 5, "seed": 2},
+        "x": None,
+    }
+    model.overwrite_state({"only": True})
+    assert model.read_state() == {"only": True}
+
+
+class TestOpenAIClient:
+    def test_it_is_made_once_for_an_event_loop(self) -> None:
+        model = Model(
+            name="m", project="p", inference_api_key="k", inference_base_url="http://127.0.0.1:9/v1"
+        )
+
+        async def twice() -> Any:
+            assert model.openai_client() is model.openai_client()
+            return model.openai_client()
+
+        first, second = asyncio.run(twice()), asyncio.run(twice())
+        assert first is not second
+        model.inference_base_url = "http://127.0.0.1:10/v1"
+        assert str(model.openai_client().base_url) == "http://127.0.0.1:10/v1/"
+
+    async def test_it_opens_as_many_connections_as_there_are_requests(
+        self, many_files: int
+    ) -> None:
+        together = asyncio.Barrier(many_files)
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert b"uthorization: Bearer tml-key" in head
+            await together.wait()
+            body = json.dumps({"object": "list", "data": []}).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+            )
+            await writer.drain()
+            writer.close()
+
+        server = await asyncio.start_server(answer, "127.0.0.1", 0, backlog=many_files)
+        port = server.sockets[0].getsockname()[1]
+        model = Model(
+            name="m",
+            project="p",
+            inference_api_key="tml-key",
+            inference_base_url=f"http://127.0.0.1:{port}/v1",
+        )
+        async with server, asyncio.timeout(60), model.openai_client() as client:
+            pages = await asyncio.gather(*(client.models.list() for _ in range(many_files)))
+        assert len(pages) == many_files
+
+
+@pytest.fixture
+def many_files() -> Iterator[int]:
+    """More connections than an unconfigured client opens, where the system allows as many."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 4096
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        pytest.skip(f"only {hard} files may be open")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield 1010
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
