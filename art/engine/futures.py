@@ -133,10 +133,9 @@ class FutureStore:
                 f"there is no request {request_id!r}: it was never sent to this server since it "
                 "started, or its result was dropped after it was fetched"
             )
-        try:
-            await asyncio.wait_for(entry.done.wait(), timeout)
-        except TimeoutError:
-            return None
+        if entry.outcome is None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(entry.done.wait(), timeout)
         return entry.outcome
 
     async def wait_for_group(
