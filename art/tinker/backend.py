@@ -5,17 +5,19 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Self, Unpack
 
 from art.errors import MissingAPIKeyError
 from art.paths import checkpoint_steps, model_dir
-from art.tinker.connection import Connection
 
+# As in `art._lazy`: importing `typing` costs more than the rest of this module together.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Self, Unpack
 
     from art.backend import AnyModel, AnyTrainableModel
     from art.dev.openai_server import OpenAIServerConfig
+    from art.tinker.connection import Connection
     from art.tinker.service import TinkerService
     from art.trajectories import TrajectoryGroup
     from art.types import LocalTrainResult, TrainConfig, TrainOptions
@@ -51,7 +53,7 @@ class TinkerBackend:
         self._path = os.fspath(path)
         self._services: dict[tuple[str, str], TinkerService] = {}
 
-    async def __aenter__(self) -> Self:
+    async def __aenter__(self) -> "Self":
         return self
 
     async def __aexit__(
@@ -172,12 +174,14 @@ class TinkerBackend:
     def _output_dir(self, model: "AnyModel") -> Path:
         return model_dir(self._path, model.project, model.name)
 
-    async def _connect(self, base_model: str) -> Connection:
+    async def _connect(self, base_model: str) -> "Connection":
         """Reach the server that has a base model.
 
         Raises:
             MissingAPIKeyError: There is no key.
         """
+        from art.tinker.connection import Connection
+
         key = self._api_key or os.environ.get("TINKER_API_KEY")
         if not key:
             raise MissingAPIKeyError(
