@@ -206,8 +206,8 @@ def _read(choice: Choice, where: str) -> _Completion:
             "as a dict."
         )
     completion = _Completion(
-        np.asarray(extra["prompt_token_ids"], np.int64),
-        np.asarray(extra["token_ids"], np.int64),
+        _token_array(extra["prompt_token_ids"], f"prompt_token_ids of the Choice at {where}"),
+        _token_array(extra["token_ids"], f"token_ids of the Choice at {where}"),
         np.asarray([token.logprob for token in content], np.float32),
     )
     if len(completion.tokens) != len(completion.logprobs):
@@ -222,6 +222,16 @@ def _read(choice: Choice, where: str) -> _Completion:
     if not np.isfinite(completion.logprobs).all():
         raise TrainingDataError(f"The Choice at {where} has a logprob that is not finite.")
     return completion
+
+
+def _token_array(token_ids: object, what: str) -> IntArray:
+    # Extra fields of a Choice are whatever the server sent.
+    valid = isinstance(token_ids, list) and all(
+        isinstance(token_id, int) and 0 <= token_id < 2**63 for token_id in token_ids
+    )
+    if not valid:
+        raise TrainingDataError(f"The {what} must be a list of token ids; it is {token_ids!r:.80}.")
+    return np.asarray(token_ids, np.int64)
 
 
 def _join(history: list[_Completion]) -> list[_OpenSequence]:

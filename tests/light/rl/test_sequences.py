@@ -1,0 +1,324 @@
+import copy
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openai.types.chat.chat_completion import Choice
+
+from art.errors import (
+    EmptyGroupError,
+    InvalidRewardError,
+    NoTrainableTokensError,
+    TrainingDataError,
+)
+from art.rl.sequences import TrainingSequence, training_batch
+from art.trajectories import History, Trajectory, TrajectoryGroup
+
+# A turn: prompt tokens, sampled tokens, and the logprob of each of these.
+Turn = tuple[list[int], list[int], list[float]]
+
+
+def make_choice(turn: Turn, **extra: Any) -> Choice:
+    prompt, tokens, logprobs = turn
+    content = [
+        {"token": str(token), "bytes": None, "logprob": logprob, "top_logprobs": []}
+        for token, logprob in zip(tokens, logprobs, strict=True)
+    ]
+    return Choice.model_validate(
+        {
+            "index": 0,
+            "finish_reason": "stop",
+            "message": {"role": "assistant", "content": "text that is not read"},
+            "logprobs": {"content": content},
+            "prompt_token_ids": prompt,
+            "token_ids": tokens,
+            **extra,
+        }
+    )
+
+
+def sampled(prompt: list[int], tokens: list[int]) -> Choice:
+    return make_choice((prompt, tokens, [-token / 10 for token in tokens]))
+
+
+def trajectory_of(*choices: Choice, reward: float = 0.0) -> Trajectory:
+    items: list[Any] = []
+    for choice in choices:
+        items += [{"role": "user", "content": "context"}, choice]
+    return Trajectory(messages_and_choices=items, reward=reward)
+
+
+def pair(trajectory: Trajectory) -> TrajectoryGroup:
+    """A group in which `trajectory` teaches something: rewards 1 and 0."""
+    trajectory.reward = 1.0
+    return TrajectoryGroup([trajectory, trajectory_of(sampled([1], [9]))])
+
+
+def plain(sequence: TrainingSequence) -> tuple[list[int], list[float], list[bool], float]:
+    assert sequence.tokens.dtype == np.int64
+    assert sequence.logprobs.dtype == np.float32
+    assert sequence.mask.dtype == np.bool_
+    return (
+        sequence.tokens.tolist(),
+        [round(float(logprob), 5) for logprob in sequence.logprobs],
+        sequence.mask.tolist(),
+        round(sequence.advantage, 9),
+    )
+
+
+def test_a_single_turn() -> None:
+    batch = training_batch([pair(trajectory_of(sampled([5, 6], [7, 8])))])
+    assert [plain(sequence) for sequence in batch.sequences] == [
+        ([5, 6, 7, 8], [0, 0, -0.7, -0.8], [False, False, True, True], 1.0),
+        ([1, 9], [0, -0.9], [False, True], -1.0),
+    ]
+    assert batch.metrics == {
+        "data/step_num_groups_submitted": 1.0,
+        "data/step_num_groups_trainable": 1.0,
+        "data/step_num_groups_dropped": 0.0,
+        "data/step_num_trajectories": 2.0,
+        "data/step_num_sequences": 2.0,
+        "data/step_num_tokens": 6.0,
+        "data/step_trainer_tokens": 3.0,
+    }
+
+
+def test_a_turn_that_extends_the_earlier_ones_joins_them() -> None:
+    batch = training_batch(
+        [
+            pair(
+                trajectory_of(
+                    sampled([1, 2], [3]),
+                    sampled([1, 2, 3, 4, 5], [6]),
+                    sampled([1, 2, 3, 4, 5, 6], [7]),
+                )
+            )
+        ]
+    )
+    assert plain(batch.sequences[0]) == (
+        [1, 2, 3, 4, 5, 6, 7],
+        [0, 0, -0.3, 0, 0, -0.6, -0.7],
+        [False, False, True, False, False, True, True],
+        1.0,
+    )
+
+
+def test_a_turn_whose_history_was_rewritten_stands_alone() -> None:
+    # The template drops the earlier thought, token 3, from the second prompt.
+    batch = training_batch(
+        [pair(trajectory_of(sampled([1, 2], [3, 4]), sampled([1, 2, 4, 5], [6])))]
+    )
+    assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2, 3, 4], [1, 2, 4, 5, 6]]
+    assert [plain(each)[2] for each in batch.sequences[:2]] == [
+        [False, False, True, True],
+        [False, False, False, False, True],
+    ]
+
+
+def test_a_turn_joins_the_longest_sequence_that_it_extends() -> None:
+    first, aside, third = sampled([1], [2]), sampled([9], [8]), sampled([1, 2, 3], [4])
+    batch = training_batch([pair(trajectory_of(first, aside, third))])
+    assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2, 3, 4], [9, 8]]
+
+
+def test_the_same_prompt_twice_is_two_sequences() -> None:
+    batch = training_batch([pair(trajectory_of(sampled([1], [2]), sampled([1], [2])))])
+    assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2], [1, 2]]
+
+
+def test_additional_histories_stand_on_their_own() -> None:
+    trajectory = trajectory_of(sampled([1], [2]))
+    trajectory.additional_histories = [
+        History(messages_and_choices=[sampled([1, 2, 3], [4])]),
+        History(messages_and_choices=[{"role": "user", "content": "no completion"}]),
+    ]
+    batch = training_batch([pair(trajectory)])
+    assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2], [1, 2, 3, 4]]
+    assert [each.advantage for each in batch.sequences] == [1.0, 1.0, -1.0]
+
+
+def test_a_completion_without_tokens_adds_nothing() -> None:
+    batch = training_batch([pair(trajectory_of(sampled([1], []), sampled([1, 2], [3])))])
+    assert plain(batch.sequences[0])[0] == [1, 2, 3]
+
+
+def test_a_group_of_equal_rewards_is_dropped_and_counted() -> None:
+    equal = TrajectoryGroup([trajectory_of(sampled([1], [2]), reward=0.5) for _ in range(3)])
+    batch = training_batch([equal, pair(trajectory_of(sampled([5], [6]))), equal])
+    assert [plain(each)[0] for each in batch.sequences] == [[5, 6], [1, 9]]
+    assert batch.metrics["data/step_num_groups_dropped"] == 2
+    assert batch.metrics["data/step_num_groups_trainable"] == 1
+    assert batch.metrics["data/step_num_trajectories"] == 8
+    nothing = training_batch([equal])
+    assert nothing.sequences == []
+    assert nothing.metrics["data/step_num_groups_dropped"] == 1
+    assert nothing.metrics["data/step_num_trajectories"] == 3
+    assert training_batch([]).metrics["data/step_num_groups_submitted"] == 0
+
+
+def test_advantages_are_those_of_the_group() -> None:
+    def group() -> TrajectoryGroup:
+        return TrajectoryGroup(
+            [trajectory_of(sampled([1], [2]), reward=reward) for reward in (1, 0, 0, 0)]
+        )
+
+    normalized = training_batch([group()]).sequences
+    assert [each.advantage for each in normalized] == pytest.approx([3**0.5, *[-(3**-0.5)] * 3])
+    centred = training_batch([group()], normalize_advantages=False).sequences
+    assert [each.advantage for each in centred] == [0.75, -0.25, -0.25, -0.25]
+
+
+# Four tokens only, so that prompts often extend what came before.
+token = st.integers(0, 3)
+
+
+@st.composite
+def conversations(draw: st.DrawFn) -> list[Turn]:
+    """Turns; most prompts extend an earlier turn's tokens, some rewrite them."""
+    turns: list[Turn] = []
+    for _ in range(draw(st.integers(1, 5))):
+        base: list[int] = []
+        if turns and draw(st.integers(0, 3)):
+            prompt, tokens, _ = draw(st.sampled_from(turns))
+            base = prompt + tokens
+        prompt = base + draw(st.lists(token, min_size=0 if base else 1, max_size=3))
+        tokens = draw(st.lists(token, min_size=1, max_size=3))
+        logprobs = draw(st.lists(st.integers(-9, 0), min_size=len(tokens), max_size=len(tokens)))
+        turns.append((prompt, tokens, [float(each) for each in logprobs]))
+    return turns
+
+
+def slow_reference(turns: list[Turn]) -> list[list[tuple[int, float, bool]]]:
+    """Each sequence as rows of token, logprob and mask: the rule in its plainest form."""
+    sequences: list[list[tuple[int, float, bool]]] = []
+    for prompt, tokens, logprobs in turns:
+        best = None
+        for sequence in sequences:
+            so_far = [row[0] for row in sequence]
+            longer = best is None or len(sequence) > len(best)
+            if prompt[: len(so_far)] == so_far and longer:
+                best = sequence
+        if best is None:
+            best = []
+            sequences.append(best)
+        best.extend((each, 0.0, False) for each in prompt[len(best) :])
+        best.extend((each, logprob, True) for each, logprob in zip(tokens, logprobs, strict=True))
+    return sequences
+
+
+@settings(max_examples=200)
+@given(st.lists(conversations(), min_size=2, max_size=4), st.booleans())
+def test_against_a_plain_reference(episodes: list[list[Turn]], as_histories: bool) -> None:
+    trajectories = []
+    for number, turns in enumerate(episodes):
+        choices = [make_choice(turn) for turn in turns]
+        trajectory = trajectory_of(*choices, reward=number)
+        if as_histories:
+            trajectory = Trajectory(
+                reward=number,
+                additional_histories=[History(messages_and_choices=list(choices))],
+            )
+        trajectories.append(trajectory)
+    group = TrajectoryGroup(trajectories)
+    before = copy.deepcopy(group)
+    batch = training_batch([group])
+    assert group == before
+
+    expected = [rows for turns in episodes for rows in slow_reference(turns)]
+    assert [
+        list(zip(each.tokens.tolist(), each.logprobs.tolist(), each.mask.tolist(), strict=True))
+        for each in batch.sequences
+    ] == expected
+
+    # Every sampled token is trained exactly once, with its own logprob.
+    given_out: Counter[tuple[int, float]] = Counter()
+    for each in batch.sequences:
+        given_out.update(
+            zip(each.tokens[each.mask].tolist(), each.logprobs[each.mask].tolist(), strict=True)
+        )
+        assert not each.mask[0]
+        assert not each.logprobs[~each.mask].any()
+    taken_in = Counter(
+        row
+        for turns in episodes
+        for _, tokens, logprobs in turns
+        for row in zip(tokens, logprobs, strict=True)
+    )
+    assert given_out == taken_in
+    assert batch.metrics["data/step_trainer_tokens"] == taken_in.total()
+    assert batch.metrics["data/step_num_tokens"] == sum(len(rows) for rows in expected)
+
+
+class TestBadInput:
+    good = pair(trajectory_of(sampled([5], [6])))
+
+    def test_an_empty_group(self) -> None:
+        with pytest.raises(EmptyGroupError, match="Group 1 has no trajectories"):
+            training_batch([self.good, TrajectoryGroup([])])
+        failed = TrajectoryGroup([ValueError("out of paper"), ValueError("y")])
+        with pytest.raises(EmptyGroupError, match="2 rollouts raised, the first: out of paper"):
+            training_batch([failed])
+
+    @pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf])
+    def test_a_reward_that_is_no_number(self, reward: float) -> None:
+        bad = TrajectoryGroup([trajectory_of(sampled([1], [2])) for _ in range(3)])
+        bad.trajectories[2].reward = reward
+        with pytest.raises(InvalidRewardError, match="group 1, trajectory 2 is"):
+            training_batch([self.good, bad])
+
+    @pytest.mark.parametrize(
+        ("extra", "missing"),
+        [
+            ({"token_ids": None}, "no token_ids"),
+            ({"prompt_token_ids": None}, "no prompt_token_ids"),
+            ({"logprobs": None}, r"no logprobs\.content"),
+            ({"token_ids": None, "logprobs": None}, r"no token_ids and no logprobs\.content"),
+        ],
+    )
+    def test_a_choice_without_its_tokens(self, extra: dict[str, Any], missing: str) -> None:
+        bad = pair(trajectory_of(sampled([1], [2]), make_choice(([1], [2], [-1.0]), **extra)))
+        with pytest.raises(NoTrainableTokensError, match=missing) as caught:
+            training_batch([self.good, bad])
+        assert "messages_and_choices[3] of group 1, trajectory 0" in str(caught.value)
+        assert "model.openai_client()" in str(caught.value)
+
+    def test_a_choice_of_another_server_in_an_additional_history(self) -> None:
+        trajectory = trajectory_of(sampled([1], [2]))
+        foreign = make_choice(([1], [2], [-1.0]), token_ids=None)
+        trajectory.additional_histories = [History(messages_and_choices=[foreign])]
+        with pytest.raises(NoTrainableTokensError, match=r"additional_histories\[0\]"):
+            training_batch([pair(trajectory)])
+
+    def test_a_trajectory_without_completions(self) -> None:
+        silent = Trajectory(messages_and_choices=[{"role": "assistant", "content": "text"}])
+        with pytest.raises(NoTrainableTokensError, match="group 0, trajectory 0"):
+            training_batch([pair(silent)])
+
+    def test_dropped_groups_are_checked_too(self) -> None:
+        silent = TrajectoryGroup([Trajectory(), Trajectory()])
+        with pytest.raises(NoTrainableTokensError):
+            training_batch([silent])
+
+    @pytest.mark.parametrize(
+        ("turn", "extra", "message"),
+        [
+            (([1], [2, 3], [-1.0, -1.0]), {"token_ids": [2]}, "1 token_ids but 2 logprobs"),
+            (([1], [2], [math.nan]), {}, "not finite"),
+            (([1], [2], [-math.inf]), {}, "not finite"),
+            (([], [2], [-1.0]), {}, "no prompt tokens"),
+            (([1], [2], [-1.0]), {"token_ids": ["x"]}, "token_ids"),
+            (([1], [2], [-1.0]), {"token_ids": [2.5]}, "token_ids"),
+            (([1], [2], [-1.0]), {"prompt_token_ids": [[1]]}, "prompt_token_ids"),
+            (([1], [2], [-1.0]), {"prompt_token_ids": [-1]}, "prompt_token_ids"),
+            (([1], [2], [-1.0]), {"prompt_token_ids": 7}, "prompt_token_ids"),
+        ],
+    )
+    def test_tokens_that_contradict_each_other(
+        self, turn: Turn, extra: dict[str, Any], message: str
+    ) -> None:
+        with pytest.raises(TrainingDataError, match=message):
+            training_batch([pair(trajectory_of(make_choice(turn, **extra)))])
