@@ -11,21 +11,23 @@ and ``__init__.py`` hands the stub to :func:`attach`::
     __getattr__, __dir__, __all__ = attach(__name__)
 
 Python loads ``art.trajectories`` when ``art.Trajectory`` is first touched; type checkers and
-editors read the same stub. ``lazy_loader`` does the loading. This module adds what it lacks: a
-reader that costs no ``import ast``, works from a zip file, and errors that keep their cause.
+editors read the same stub. ``lazy_loader`` does the loading, and is itself loaded with the first
+name. This module adds what it lacks: a reader that costs no ``import ast`` and works from a zip
+file, and errors that keep their cause. ``docs/lazy-imports.md`` says how this differs from others.
 
 The grammar of a stub is checked where stubs are written (``python -m art._stub_grammar``), so
 that reading one here can stay this simple.
 """
 
+import os
 import sys
-from collections.abc import Callable
-
-import lazy_loader
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
+
+_OFF = ("", "0", "false", "no", "off")
 
 # The extra that brings what a part of art needs.
 _EXTRA_OF_SUBPACKAGE = {
@@ -35,11 +37,20 @@ _EXTRA_OF_SUBPACKAGE = {
     "rl": "tinker",
     "tinker": "tinker",
 }
+# What those parts import that the extra brings. The advice to install an extra is given for these
+# alone: for any other module it would be wrong.
+_TINKER = "fastapi google jinja2 numpy starlette tinker transformers uvicorn yaml"
+_MODULES_OF_EXTRA = {
+    "tinker": _TINKER,
+    "local": f"{_TINKER} accelerate gguf huggingface_hub peft safetensors tokenizers torch"
+    " zstandard",
+    "megatron": "einops megatron psutil safetensors torch transformers",
+}
 
 
 def attach(
     package_name: str,
-) -> tuple[Callable[[str], object], Callable[[], list[str]], list[str]]:
+) -> "tuple[Callable[[str], object], Callable[[], list[str]], list[str]]":
     """Make a package lazy by the names in its ``__init__.pyi``.
 
     Args:
@@ -48,71 +59,121 @@ def attach(
     Returns:
         ``__getattr__``, ``__dir__`` and ``__all__`` for the package (PEP 562).
 
+    Raises:
+        ImportError: The stub is missing, or the package's loader cannot read it.
+
     The returned ``__getattr__`` raises ``AttributeError`` for a name that the stub does not list,
     :class:`art.errors.MissingExtraError` where a name needs an engine that is not installed, and
-    ``ImportError`` with its cause where the module behind a name cannot be loaded.
+    ``ImportError`` with its cause where the module behind a name cannot be loaded. A submodule
+    that names come from is an attribute too, as it is in a package that is not lazy.
+
+    With ``ART_EAGER_IMPORT=1`` in the environment the package loads every name at once.
     """
     package = sys.modules[package_name]
-    submodules, attributes = _read_stub(package)
-    load, _, names = lazy_loader.attach(package_name, submodules, attributes)
-    known = frozenset(names)
+    addresses = read_stub(package)
+    names = sorted(addresses)
 
     def __getattr__(name: str) -> object:
-        if name not in known:
-            raise AttributeError(
-                f"module {package_name!r} has no attribute {name!r}", name=name, obj=package
-            )
-        try:
-            return load(name)
-        except ModuleNotFoundError as error:
-            raise explain_missing(error, package_name) from error
-        except AttributeError as error:
-            # Left as it is, `hasattr` would answer False and the cause would be lost.
-            raise ImportError(f"cannot load {package_name}.{name}: {error}") from error
+        module = addresses.get(name)
+        if module is None:
+            if not any(path.partition(".")[0] == name for path in addresses.values()):
+                raise AttributeError(
+                    f"module {package_name!r} has no attribute {name!r}", name=name, obj=package
+                )
+            module = name
+        return _load(package_name, module, name)
 
     def __dir__() -> list[str]:
-        return sorted(known | package.__dict__.keys())
+        return sorted((addresses.keys() | package.__dict__.keys()) - {"attach"})
 
+    if os.environ.get("ART_EAGER_IMPORT", "").lower() not in _OFF:
+        # Modules that load now may import from this package, which has no `__getattr__` yet.
+        package.__dict__.update(__getattr__=__getattr__, __dir__=__dir__, __all__=names)
+        from art._eager import load_all
+
+        load_all(package)
     return __getattr__, __dir__, names
 
 
-def explain_missing(error: ModuleNotFoundError, package_name: str) -> ImportError:
+def read_stub(package: "ModuleType") -> dict[str, str]:
+    """Read which module each public name of a lazy package comes from.
+
+    Args:
+        package: A package with a stub, loaded or about to be.
+
+    Returns:
+        The module of each name, below the package: ``{"Trajectory": "trajectories"}``. A
+        submodule is its own: ``{"dev": "dev"}``.
+
+    Raises:
+        ImportError: The stub is missing, or the package's loader cannot read it.
+    """
+    spec = package.__spec__
+    if spec is None or spec.origin is None:
+        raise ImportError(f"{package.__name__} has no file, so its stub cannot be found")
+    path = spec.origin.rpartition(".")[0] + ".pyi"
+    try:
+        # The loader reads from wherever the package came from: a folder, a zip file, a bundle.
+        text = spec.loader.get_data(path).decode()  # type: ignore[union-attr]
+    except (AttributeError, OSError) as error:
+        raise ImportError(
+            f"cannot read {path}, the list of the public names of {package.__name__}: whatever "
+            "packed this copy of art left out its .pyi files, or loads modules in its own way"
+        ) from error
+    addresses: dict[str, str] = {}
+    for line in text.splitlines():
+        if line.startswith("from ."):
+            _, module, _, name, _, _ = line.split()
+            addresses[name] = module[1:] or name
+    return addresses
+
+
+def _load(package_name: str, module: str, name: str) -> object:
+    import lazy_loader
+
+    # One name at a time, since lazy_loader has a switch of its own: with EAGER_IMPORT set, for
+    # the sake of another library, it would load every engine, and fail at the first absent one.
+    # It loads the name, and keeps it in the package so that `__getattr__` is not called again.
+    if module == name:
+        load, _, _ = lazy_loader.attach(package_name, [name])
+    else:
+        load, _, _ = lazy_loader.attach(package_name, None, {module: [name]})
+    try:
+        return load(name)
+    except ModuleNotFoundError as error:
+        explained = explain_missing(error, f"{package_name}.{module}")
+        if explained is error:
+            raise
+        raise explained from error
+    except AttributeError as error:
+        # Left as it is, `hasattr` would answer False and the cause would be lost.
+        raise ImportError(
+            f"cannot load {package_name}.{name}: {error}", name=f"{package_name}.{module}"
+        ) from error
+
+
+def explain_missing(error: ModuleNotFoundError, part: str) -> ImportError:
     """Say which extra brings a missing module, if an extra does.
 
     Args:
         error: What the import raised.
-        package_name: The part of art that was being loaded, such as ``"art.tinker"``.
+        part: The part of art that was being loaded, such as ``"art.tinker"``.
 
     Returns:
         A :class:`art.errors.MissingExtraError` when the missing module's root package is truly
-        absent; otherwise ``error`` itself, since a partial or broken install must show its own.
+        absent and an extra brings it; otherwise ``error`` itself, since a partial or broken
+        install must show its own.
     """
-    from importlib.util import find_spec
-
+    root = (error.name or "").partition(".")[0]
+    extra = _EXTRA_OF_SUBPACKAGE.get(part.partition(".")[2].partition(".")[0], "")
+    if root not in _MODULES_OF_EXTRA.get(extra, "").split() or _is_present(root):
+        return error
     from art.errors import MissingExtraError
 
-    root = (error.name or "").partition(".")[0]
-    subpackage = package_name.partition(".")[2].partition(".")[0]
-    extra = _EXTRA_OF_SUBPACKAGE.get(subpackage)
-    if not root or root == "art" or extra is None or find_spec(root) is not None:
-        return error
-    return MissingExtraError(package_name, root, extra)
+    return MissingExtraError(part, root, extra)
 
 
-def _read_stub(package: "ModuleType") -> tuple[list[str], dict[str, list[str]]]:
-    spec = package.__spec__
-    if spec is None or spec.origin is None:
-        raise ImportError(f"{package.__name__} has no file, so its stub cannot be found")
-    # The loader reads from wherever the package came from: a folder, a zip file, a bundle.
-    path = spec.origin.rpartition(".")[0] + ".pyi"
-    text = spec.loader.get_data(path).decode()  # type: ignore[union-attr]
-    submodules: list[str] = []
-    attributes: dict[str, list[str]] = {}
-    for line in text.splitlines():
-        if line.startswith("from ."):
-            _, module, _, name, _, _ = line.split()
-            if module == ".":
-                submodules.append(name)
-            else:
-                attributes.setdefault(module[1:], []).append(name)
-    return submodules, attributes
+def _is_present(root: str) -> bool:
+    from importlib.util import find_spec
+
+    return sys.modules.get(root) is not None or find_spec(root) is not None
