@@ -16,6 +16,7 @@ import sys
 import threading
 from collections.abc import Awaitable
 from concurrent.futures import Future
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TypeVar
@@ -24,6 +25,7 @@ from tqdm import tqdm
 
 from art import errors
 from art.errors import EngineDiedError, EngineStartError, MissingExtraError
+from art.tinker.connection import Connection
 
 logger = logging.getLogger(__name__)
 
@@ -168,6 +170,21 @@ class EngineProcess:
             log.seek(self._log_start)
             lines = log.read().decode(errors="replace").splitlines()
         return "".join(f"\n  {line}" for line in ["Its log ends:", *lines[-_LOG_LINES_SHOWN:]])
+
+
+@dataclass(frozen=True)
+class EngineConnection(Connection):
+    """A connection that knows whether its engine lives."""
+
+    engine: EngineProcess = field(repr=False)
+
+    async def guard(self, awaitable: Awaitable[T]) -> T:
+        """Wait for an answer, but no longer than the engine lives.
+
+        Raises:
+            EngineDiedError: The engine's process ended before it answered.
+        """
+        return await self.engine.guard(awaitable)
 
 
 def _failed(task: "asyncio.Future[T]") -> bool:

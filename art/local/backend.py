@@ -1,0 +1,88 @@
+"""The backend that trains on this machine, with the embedded engine."""
+
+import asyncio
+import os
+import shutil
+from pathlib import Path
+
+from art.tinker.backend import TinkerBackend
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from art.local.engine_process import EngineProcess
+    from art.tinker.connection import Connection
+
+
+class LocalBackend(TinkerBackend):
+    """Trains models on this machine: on a CPU, an Apple GPU or one CUDA GPU.
+
+    ::
+
+        async with art.LocalBackend() as backend:
+            await model.register(backend)
+
+    The first model that is registered starts the engine, a child process on loopback; each base
+    model has one of its own. It ends with :meth:`close`, or with this process, however that ends.
+    Except for where the engine is, this is a :class:`art.tinker.backend.TinkerBackend`.
+
+    Args:
+        path: Root of all models' state. The engine keeps its checkpoints and its log under
+            ``engine``; each step's folder holds the adapter as PEFT reads it.
+        device: As torch names it; ``"auto"`` takes the best there is.
+        dtype: Of the base model's weights: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
+            bfloat16 on CUDA and float32 elsewhere.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str | os.PathLike[str] = ".art",
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> None:
+        super().__init__(path=path)
+        self._engine_root = Path(self._path) / "engine"
+        self._engine_arguments = ("--device", device, "--dtype", dtype)
+        self._engines: dict[str, EngineProcess] = {}
+        self._starting = asyncio.Lock()
+
+    async def close(self) -> None:
+        """Stop the endpoints, then the engines. Checkpoints stay."""
+        try:
+            await super().close()
+        finally:
+            engines, self._engines = self._engines, {}
+            for engine in engines.values():
+                await asyncio.to_thread(engine.close)
+
+    async def _connect(self, base_model: str) -> "Connection":
+        """Start the engine of a base model, unless it runs.
+
+        Raises:
+            MissingExtraError: The engine is not installed.
+            UnknownBaseModelError: The engine cannot find the base model.
+            EngineStartError: The engine ended before it was ready.
+        """
+        from art.local.engine_process import EngineConnection, EngineProcess
+
+        async with self._starting:
+            engine = self._engines.get(base_model)
+            if engine is None or not engine.alive:
+                engine = EngineProcess(base_model, self._engine_root, self._engine_arguments)
+                await engine.wait_until_ready()
+                self._engines[base_model] = engine
+        return EngineConnection(engine.base_url, engine.api_key, engine)
+
+    async def _checkpoint_saved(self, folder: Path, sampler_path: str) -> None:
+        run, kind, name = sampler_path.removeprefix("tinker://").split("/")
+        saved = self._engine_root / "checkpoints" / run.replace(":", ".") / kind / name
+        for file in ("adapter_config.json", "adapter_model.safetensors"):
+            await asyncio.to_thread(_link, saved / file, folder / file)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Put a file in a second place; its bytes stand once on disks that can do that."""
+    try:
+        target.hardlink_to(source)
+    except OSError:  # another disk, or a file system without links
+        shutil.copy2(source, target)
