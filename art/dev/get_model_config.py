@@ -1,5 +1,6 @@
 """The full config of a trainable model, from a user's part of it."""
 
+import copy
 import os
 
 from art.dev.engine import EngineArgs
@@ -23,7 +24,8 @@ def get_model_config(
     Returns:
         A new config; ``config`` is not changed.
     """
-    config = {} if config is None else config
+    # A copy, so that changing the result cannot change the user's lists.
+    config = {} if config is None else copy.deepcopy(config)
     user_engine_args = config.get("engine_args", {})
     rollout_weights_mode = config.get("rollout_weights_mode", "lora")
     peft_args: PeftArgs = {**_default_peft_args(base_model), **config.get("peft_args", {})}
