@@ -178,7 +178,7 @@ def test_dense_adapters_are_served_as_they_are(key) -> None:
     assert config == CONFIG
 
 
-def test_qwen3_moe_takes_the_fused_experts_of_peft_apart() -> None:
+def test_qwen3_moe_takes_the_fused_experts_of_peft_apart(tmp_path) -> None:
     tensors, deltas = fused_peft_model(Qwen3MoeForCausalLM, Qwen3MoeConfig)
     served, config = handler("qwen3_moe").to_vllm_lora_tensors(tensors, adapter_config=CONFIG)
     assert config["target_modules"] == ["o_proj", "experts"]
@@ -194,6 +194,9 @@ def test_qwen3_moe_takes_the_fused_experts_of_peft_apart() -> None:
     assert len(expert_names) == 2 * 4 * 3 * 2
     assert all(re.search(r"experts\.\d\.(gate|up|down)_proj\.lora_[AB]", n) for n in expert_names)
     assert_same(handler("qwen3_moe").from_vllm_lora_tensors(served, adapter_config=CONFIG), served)
+    # Gate and up came from one tensor; safetensors refuses two names for the same memory.
+    save_file(served, tmp_path / "served.safetensors")
+    assert_same(load_file(tmp_path / "served.safetensors"), served)
 
 
 def test_qwen3_5_moe_serves_the_fused_experts_of_peft() -> None:

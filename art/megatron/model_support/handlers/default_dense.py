@@ -1,6 +1,6 @@
 """Dense decoders that no family of their own is written for.
 
-Attention is standard, with fused or separate key heads; the MLP is whatever the config says.
+Attention is standard, multi-head or grouped-query; norms and biases are as the config says.
 """
 
 from megatron.core.transformer import TransformerConfig
