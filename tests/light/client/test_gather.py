@@ -253,6 +253,19 @@ class TestGroups:
         )
         assert len(group.exceptions) == 1
 
+    async def test_a_group_inside_a_rollout_is_the_rollouts_own(
+        self, rollouts: Rollouts, bar: Callable[[], str]
+    ) -> None:
+        async def with_subagents() -> Trajectory:
+            inner = await TrajectoryGroup([rollouts(5), rollouts(5, error=ValueError("inner"))])
+            return Trajectory(reward=len(inner))
+
+        groups = await gather_trajectory_groups([TrajectoryGroup([with_subagents()])])
+        assert rewards(groups) == [[1]]
+        assert "1/1" in bar()
+        assert "reward=1" in bar()
+        assert "exceptions" not in bar()
+
     async def test_a_coroutine_of_a_group_that_may_fail_leaves_none(
         self, rollouts: Rollouts
     ) -> None:

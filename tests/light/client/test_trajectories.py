@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from openai.types.chat.chat_completion import Choice
 from pydantic import ValidationError
@@ -92,6 +92,9 @@ class TestRoundTrips:
         # bool, int and float are kept apart.
         assert json.dumps(back.trajectories[0].metrics) == json.dumps(group.trajectories[0].metrics)
 
+    @example(
+        reward=math.nan, metrics={"a": math.inf, "b": -math.inf}, metadata={}, content="", tokens=[]
+    )
     @given(
         reward=st.floats(),
         metrics=st.dictionaries(st.text(), st.one_of(st.booleans(), st.integers(), st.floats())),

@@ -125,6 +125,12 @@ def test_a_turn_joins_the_longest_sequence_that_it_extends() -> None:
     assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2, 3, 4], [9, 8]]
 
 
+def test_a_longer_sample_of_the_same_prompt_wins() -> None:
+    short, long = sampled([1], [2]), sampled([1], [2, 3])
+    batch = training_batch([pair(trajectory_of(short, long, sampled([1, 2, 3, 0], [4])))])
+    assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2], [1, 2, 3, 0, 4]]
+
+
 def test_the_same_prompt_twice_is_two_sequences() -> None:
     batch = training_batch([pair(trajectory_of(sampled([1], [2]), sampled([1], [2])))])
     assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2], [1, 2]]
