@@ -260,9 +260,12 @@ class TestGroups:
             inner = await TrajectoryGroup([rollouts(5), rollouts(5, error=ValueError("inner"))])
             return Trajectory(reward=len(inner))
 
-        groups = await gather_trajectory_groups([TrajectoryGroup([with_subagents()])])
-        assert rewards(groups) == [[1]]
-        assert "1/1" in bar()
+        async def scenario() -> TrajectoryGroup:
+            return await TrajectoryGroup([with_subagents()])
+
+        groups = await gather_trajectory_groups([TrajectoryGroup([with_subagents()]), scenario()])
+        assert rewards(groups) == [[1], [1]]
+        assert "2/2" in bar()
         assert "reward=1" in bar()
         assert "exceptions" not in bar()
 
