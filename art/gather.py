@@ -45,8 +45,8 @@ async def gather_trajectory_groups(
         leaves no group.
 
     Raises:
-        art.errors.ConfigurationError: An option is out of range, or ``retries`` were asked for
-            a coroutine.
+        art.errors.ConfigurationError: An option is out of range, ``retries`` were asked for a
+            coroutine, or a rollout raised one.
         Exception: What a rollout raised, when it is one more than ``max_exceptions``. All others
             are cancelled first.
     """
@@ -175,8 +175,8 @@ async def gather_trajectories(
         the exception that it raised.
 
     Raises:
-        art.errors.ConfigurationError: An option is out of range, or ``retries`` were asked for
-            a coroutine.
+        art.errors.ConfigurationError: An option is out of range, ``retries`` were asked for a
+            coroutine, or a rollout raised one.
         Exception: What a rollout raised, when it is one more than ``max_exceptions``. All others
             are cancelled first.
     """

@@ -224,7 +224,7 @@ class Model(BaseModel, Generic[ConfigT]):
         JSON lines need no pyarrow, and keep a Choice's token ids.)
 
         Args:
-            trajectories: Groups; or trajectories and exceptions, which become one group.
+            trajectories: Groups, or one; or trajectories and exceptions, which become one group.
             split: ``"train"``, ``"val"``, ``"test"`` or a name of your own.
             metrics: Further numbers, such as those that ``backend.train`` returned. JSON has no
                 NaN and no infinity: such values are left out.
@@ -399,6 +399,8 @@ def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
 def _as_groups(
     trajectories: Iterable[Trajectory | BaseException] | Iterable[TrajectoryGroup],
 ) -> list[TrajectoryGroup]:
+    if isinstance(trajectories, TrajectoryGroup):
+        return [trajectories]
     items = list(trajectories)
     if all(isinstance(item, TrajectoryGroup) for item in items):
         return cast("list[TrajectoryGroup]", items)

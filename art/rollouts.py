@@ -123,9 +123,9 @@ class Tally:
         shown: dict[str, float] = dict(list(means.items())[: self._max_metrics])
         if self.exceptions:
             shown["exceptions"] = self.exceptions
-        self._bar.set_postfix(shown, refresh=False)
+        # A failure does not move the bar, which would then not be drawn.
+        self._bar.set_postfix(shown, refresh=not done)
         self._bar.update(done)
-        self._bar.refresh()
 
 
 _current: ContextVar[Tally | None] = ContextVar("art_tally", default=None)
@@ -155,6 +155,7 @@ class PendingRollouts(Generic[T]):
 
     def __init__(self, rollouts: Iterable[Rollout[T]]) -> None:
         self._rollouts = list(rollouts)
+        self._started = False
 
     def __len__(self) -> int:
         return len(self._rollouts)
@@ -172,9 +173,15 @@ class PendingRollouts(Generic[T]):
             raised.
 
         Raises:
+            RuntimeError: They have been run before.
+            art.errors.ConfigurationError: A rollout raised one. It is never an allowed failure:
+                it would be the same for every rollout.
             Exception: What a rollout raised when ``tally`` allows no more. The others are
                 cancelled. So they are when this is cancelled, which is never a failure.
         """
+        if self._started:
+            raise RuntimeError("These rollouts have been run; a group can be awaited only once.")
+        self._started = True
 
         async def attempt(rollout: Rollout[T]) -> R | Exception:
             try:

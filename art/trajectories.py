@@ -222,6 +222,18 @@ class PendingTrajectoryGroup(PendingRollouts[Trajectory]):
         return self._run_in_context().__await__()
 
 
+def _filled(
+    template: "TrajectoryGroup", results: list[Trajectory | Exception]
+) -> "TrajectoryGroup":
+    return type(template)(
+        results,
+        exceptions=template.exceptions,
+        metadata=template.metadata,
+        metrics=template.metrics,
+        logs=template.logs,
+    )
+
+
 class _GroupFields(TypedDict, total=False):
     exceptions: Iterable[BaseException | PydanticException]
     metadata: dict[str, MetadataValue] | None
@@ -239,7 +251,8 @@ class TrajectoryGroup(BaseModel):
 
     A rollout that raises does not take the others with it: its exception is kept in
     ``exceptions``. Inside :func:`art.gather.gather_trajectory_groups` its ``max_exceptions``
-    says how many may fail. Cancellation is never counted as a failure: it cancels all rollouts.
+    says how many may fail. Two things are never a failure of one rollout, and end all: being
+    cancelled, and a :class:`art.errors.ConfigurationError`, which would be the same for each.
 
     Args:
         trajectories: Trajectories and exceptions, in any mix; or awaitables of trajectories; or
@@ -288,7 +301,14 @@ class TrajectoryGroup(BaseModel):
                 "TrajectoryGroup takes finished trajectories or rollouts that are yet to run, "
                 "not a mix of both"
             )
-        return PendingTrajectoryGroup(rollouts, lambda results: cls(results, **fields))
+        pending = PendingTrajectoryGroup(rollouts, lambda results: _filled(template, results))
+        try:
+            # A wrong field must be found before the rollouts run, not after.
+            template = cls((), **fields)
+        except BaseException:
+            pending.close()
+            raise
+        return pending
 
     def __init__(
         self,

@@ -253,6 +253,11 @@ class TestLog:
         (group,) = history.read_trajectory_groups(path)
         assert (len(group), len(group.exceptions)) == (1, 1)
 
+    async def test_one_group_keeps_its_exceptions(self, model: TrainableModel) -> None:
+        await model.log(self.groups()[0], step=2)
+        (row,) = history.read_history(model.get_output_dir())
+        assert row["val/exception_rate"] == 0.5
+
     async def test_a_row_is_strict_json(self, model: TrainableModel) -> None:
         await model.log([Trajectory(reward=math.nan)], metrics={"x": -math.inf}, step=1)
         line = (model.get_output_dir() / history.HISTORY).read_text()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from openai.types.chat.chat_completion import Choice
 from pydantic import ValidationError
 
+from art.errors import ConfigurationError
 from art.rollouts import PendingRollouts
 from art.trajectories import (
     History,
@@ -326,6 +327,36 @@ class TestGroup:
     def test_a_mix_of_finished_and_pending_is_an_error(self) -> None:
         with pytest.raises(TypeError, match="not a mix"):
             TrajectoryGroup([Trajectory(), rollout(1)])
+
+    async def test_a_group_can_be_awaited_once(self) -> None:
+        pending: Any = TrajectoryGroup([rollout(1)])
+        await pending
+        with pytest.raises(RuntimeError, match="only once"):
+            await pending
+
+    def test_a_wrong_field_is_found_before_the_rollouts_run(self) -> None:
+        with pytest.raises(TypeError, match="metdata"):
+            TrajectoryGroup([rollout(1)], metdata={})  # type: ignore[call-arg]
+        with pytest.raises(ValidationError, match="logs"):
+            TrajectoryGroup([rollout(1)], logs=3)  # type: ignore[arg-type]
+
+    async def test_fields_reach_the_group(self) -> None:
+        group = await TrajectoryGroup(
+            [rollout(1), rollout(2, fail=True)],
+            exceptions=(error for error in [KeyError("given")]),
+            metadata={"a": 1},
+            metrics={"b": 2},
+            logs=["c"],
+        )
+        assert (group.metadata, group.metrics, group.logs) == ({"a": 1}, {"b": 2}, ["c"])
+        assert [error.message for error in group.exceptions] == ["rollout 2", "'given'"]
+
+    async def test_a_wrong_configuration_is_no_failure_of_one_rollout(self) -> None:
+        async def misconfigured() -> Trajectory:
+            raise ConfigurationError("no endpoint")
+
+        with pytest.raises(ConfigurationError, match="no endpoint"):
+            await TrajectoryGroup([misconfigured(), rollout(1, delay=60)])
 
     def test_pending_groups_can_be_closed_unstarted(self) -> None:
         pending: Any = TrajectoryGroup(rollout(number) for number in range(3))
