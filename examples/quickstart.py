@@ -3,8 +3,9 @@
     python examples/quickstart.py                     # the embedded engine: no GPU, no key
     python examples/quickstart.py --backend tinker    # the hosted service: needs TINKER_API_KEY
 
-SmolLM2-135M-Instruct likes to explain itself. Its reward is 1 for an answer of exactly one word
-and 0 for any other. Nobody shows it such an answer: it finds out by trying.
+Asked for one word, SmolLM2-135M-Instruct rambles three times out of four. The reward is 1 for an
+answer that is one word, yes or no, and 0 for any other. Nobody shows it such an answer: it finds
+out by trying. The reward asks for the form alone, so do not look for truth in the answers.
 """
 
 import argparse
@@ -36,7 +37,7 @@ UNSEEN_QUESTIONS = ["Is snow white?", "Can a stone swim?", "Is Tokyo in Japan?"]
 
 @dataclass(frozen=True)
 class Step:
-    """What one step of training did: rewards before it, and where the time went, in seconds."""
+    """One step: the mean reward that it began with, and where the time went, in seconds."""
 
     number: int
     reward: float
@@ -44,43 +45,56 @@ class Step:
     training: float
 
 
+def prompt(question: str) -> art.Messages:
+    """The conversation that the model is to answer."""
+    return [{"role": "user", "content": f"{question} Answer with one word: yes or no."}]
+
+
 async def rollout(model: art.TrainableModel[None], question: str) -> art.Trajectory:
-    """Ask one question; the reward is 1 for an answer of exactly one word."""
-    messages: art.Messages = [{"role": "user", "content": question}]
+    """Ask one question; the reward is 1 for an answer of exactly one word, yes or no."""
+    messages = prompt(question)
     completion = await model.openai_client().chat.completions.create(
         model=model.get_inference_name(), messages=messages, max_tokens=6
     )
     choice = completion.choices[0]
-    answer = (choice.message.content or "").strip()
-    one_word = choice.finish_reason == "stop" and re.fullmatch(r"\w+[.!]?", answer) is not None
-    return art.Trajectory(messages_and_choices=[*messages, choice], reward=float(one_word))
+    answer = (choice.message.content or "").strip().lower()
+    one_word = choice.finish_reason == "stop" and re.fullmatch(r"(yes|no)[.!]?", answer)
+    return art.Trajectory(messages_and_choices=[*messages, choice], reward=1.0 if one_word else 0.0)
 
 
-async def train_step(
-    model: art.TrainableModel[None],
-    backend: art.TinkerBackend,
-    options: argparse.Namespace,
-    number: int,
-) -> Step:
-    """Sample a group of answers to every question, then train on them."""
-    started = time.monotonic()
-    groups = await art.gather_trajectory_groups(
+async def sample(
+    model: art.TrainableModel[None], samples: int, number: int
+) -> list[art.TrajectoryGroup]:
+    """Answer every question several times; each question is a group."""
+    return await art.gather_trajectory_groups(
         (
-            art.TrajectoryGroup(rollout(model, question) for _ in range(options.samples))
+            art.TrajectoryGroup(rollout(model, question) for _ in range(samples))
             for question in QUESTIONS
         ),
         pbar_desc=f"step {number} rollouts",
     )
-    sampled = time.monotonic()
-    result = await backend.train(model, groups, learning_rate=options.learning_rate)
-    await model.log(groups, split="train", metrics=result.metrics, step=number)
-    rewards = [trajectory.reward for group in groups for trajectory in group]
-    return Step(
-        number,
-        reward=sum(rewards) / len(rewards),
-        sampling=sampled - started,
-        training=time.monotonic() - sampled,
-    )
+
+
+async def train(
+    model: art.TrainableModel[None], backend: art.TinkerBackend, options: argparse.Namespace
+) -> list[Step]:
+    """Take steps until the model reaches the goal."""
+    steps: list[Step] = []
+    for number in range(1, options.steps + 1):
+        started = time.monotonic()
+        groups = await sample(model, options.samples, number)
+        sampled = time.monotonic()
+        rewards = [trajectory.reward for group in groups for trajectory in group]
+        reward = sum(rewards) / len(rewards)
+        metrics: dict[str, float] = {}
+        if reward < options.goal:
+            result = await backend.train(model, groups, learning_rate=options.learning_rate)
+            metrics = result.metrics
+        await model.log(groups, split="train", metrics=metrics, step=number)
+        steps.append(Step(number, reward, sampled - started, time.monotonic() - sampled))
+        if reward >= options.goal:
+            break
+    return steps
 
 
 async def answers(model: art.TrainableModel[None]) -> list[str]:
@@ -89,7 +103,7 @@ async def answers(model: art.TrainableModel[None]) -> list[str]:
     completions = [
         await client.chat.completions.create(
             model=model.get_inference_name(),
-            messages=[{"role": "user", "content": question}],
+            messages=prompt(question),
             max_tokens=24,
             temperature=0,
         )
@@ -139,19 +153,18 @@ async def main(options: argparse.Namespace) -> list[Step]:
     model = art.TrainableModel(
         name=options.name, project="quickstart", base_model=base_model, base_path=options.path
     )
-    steps: list[Step] = []
-    backends = {"local": art.LocalBackend, "tinker": art.TinkerBackend}
-    async with backends[options.backend](path=options.path) as backend:
+    backend_class = art.LocalBackend if options.backend == "local" else art.TinkerBackend
+    async with backend_class(path=options.path) as backend:
         await model.register(backend)
         before = await answers(model)
-        while len(steps) < options.steps and (not steps or steps[-1].reward < options.goal):
-            steps.append(await train_step(model, backend, options, len(steps) + 1))
+        steps = await train(model, backend, options)
         after = await answers(model)
     show(steps, before, after)
     picture = Path("reward.png")
     plot(steps, base_model, picture)
-    checkpoint = sorted((Path(model.get_output_dir()) / "checkpoints").iterdir())[-1]
-    print(f"\nreward per step: {picture.resolve()}\ncheckpoint:      {checkpoint.resolve()}")
+    checkpoints = Path(options.path) / model.project / "models" / model.name / "checkpoints"
+    print(f"\nreward per step: {picture.resolve()}")
+    print(f"checkpoint:      {max(checkpoints.iterdir()).resolve()}")
     return steps
 
 
@@ -165,7 +178,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--base-model", help=f"default: {BASE_MODELS}")
     parser.add_argument("--steps", type=int, default=6, help="most steps to take (default: 6)")
     parser.add_argument("--samples", type=int, default=8, help="answers per question (default: 8)")
-    parser.add_argument("--goal", type=float, default=0.95, help="reward to stop at")
+    parser.add_argument("--goal", type=float, default=0.95, help="stop at this mean reward")
     parser.add_argument("--learning-rate", type=float, default=3e-4)
     parser.add_argument("--path", default=".art", help="where checkpoints and logs go")
     parser.add_argument(
