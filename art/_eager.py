@@ -5,9 +5,9 @@ an import that is slow. Nothing loads this module otherwise.
 """
 
 import logging
-import pkgutil
 import sys
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 
 from art.errors import MissingExtraError
@@ -37,9 +37,9 @@ def load_all(package: ModuleType) -> None:
     try:
         for each in _waiting:  # grows as packages are met
             _load_names(each)
-            for module in pkgutil.iter_modules(each.__path__, f"{each.__name__}."):
-                if module.ispkg and not module.name.rpartition(".")[2].startswith("_"):
-                    import_module(module.name)
+            for folder in each.__path__:
+                for stub in sorted(Path(folder).glob("*/__init__.pyi")):
+                    import_module(f"{each.__name__}.{stub.parent.name}")
     finally:
         _waiting.clear()
 
