@@ -5,9 +5,10 @@ is refused with its name rather than ignored. What this server does not do is re
 ``to_…`` methods, which turn a body into the engine's own types.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from art.engine.types import AdamParams, LoraConfig, SampleRequest, SamplingParams
 from art.engine.wire import concatenate_tokens
@@ -18,6 +19,13 @@ LORA_ALPHA = 32.0
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 UserMetadata = dict[str, object] | None
+
+
+def describe(problems: Sequence[Mapping[str, Any]]) -> str:
+    """What pydantic found wrong, in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems
+    )
 
 
 class Body(BaseModel):
@@ -165,13 +173,15 @@ class OptimStepBody(SequencedBody):
         """The step as the engine knows it.
 
         Raises:
-            InvalidRequestError: It is not AdamW's.
-            pydantic.ValidationError: A number is out of its range.
+            InvalidRequestError: It is not AdamW's, or a number is out of its range.
         """
         if self.adam_params is None:
             kind = (self.optimizer_params or {}).get("type")
             raise InvalidRequestError(f"this server has the optimizer 'adamw', not {kind!r}")
-        adam = AdamBody.model_validate(self.adam_params)
+        try:
+            adam = AdamBody.model_validate(self.adam_params)
+        except ValidationError as error:
+            raise InvalidRequestError(f"adam_params: {describe(error.errors())}") from error
         return AdamParams(
             learning_rate=adam.learning_rate,
             beta1=adam.beta1,

@@ -17,15 +17,16 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import uvicorn
 
-from art.engine.app import create_app
-from art.engine.base_models import resolve_base_model
-from art.engine.core import Engine
-from art.engine.torch_executor import TorchExecutor
 from art.errors import ConfigurationError, PortInUseError
+
+# What imports torch and the SDK takes seconds to import, so that is done where it is used: a port
+# in use or a bad key is said at once, and the parent sees the import as a stage of loading.
+if TYPE_CHECKING:
+    from art.engine.executor import Executor
 
 logger = logging.getLogger(__name__)
 
@@ -120,6 +121,10 @@ def bind(host: str, port: int) -> socket.socket:
 async def _serve(
     options: ServeOptions, listener: socket.socket, api_key: str, announcer: "_Announcer"
 ) -> None:
+    announcer.loading("importing torch", 0.0)
+    from art.engine.app import create_app
+    from art.engine.core import Engine
+
     executor = await asyncio.to_thread(_load, options, announcer)
     engine = await asyncio.to_thread(Engine, executor, options.root)
     config = uvicorn.Config(
@@ -154,7 +159,10 @@ class _Server(uvicorn.Server):
             self._on_start()
 
 
-def _load(options: ServeOptions, announcer: "_Announcer") -> TorchExecutor:
+def _load(options: ServeOptions, announcer: "_Announcer") -> "Executor":
+    from art.engine.base_models import resolve_base_model
+    from art.engine.torch_executor import TorchExecutor
+
     announcer.loading("finding the base model", 0.0)
     folder = resolve_base_model(options.base_model, progress=announcer.loading)
     announcer.loading("loading the weights", 0.0)

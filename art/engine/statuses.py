@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from art.engine.futures import Failure, failure_of
+from art.engine.messages import describe
 from art.errors import (
     ArtError,
     AuthenticationError,
@@ -65,10 +66,9 @@ async def _on_art_error(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_invalid_body(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RequestValidationError)
-    problems = "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors()
+    text = (
+        f"{request.method} {request.url.path}: the request is not valid: {describe(error.errors())}"
     )
-    text = f"{request.method} {request.url.path}: the request is not valid: {problems}"
     return _response(Failure(text, "user"), 422)
 
 

@@ -1,0 +1,333 @@
+"""The HTTP side, on a real socket, with an executor whose passes can be counted."""
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import numpy as np
+import pytest
+import tinker
+import uvicorn
+import zstandard
+from tinker import types
+from tinker.proto import tinker_public_pb2 as pb
+
+from art.engine.app import create_app
+from art.engine.core import Engine
+from art.engine.sessions import Sessions
+
+KEY = "tml-test"
+
+
+@dataclass
+class Server:
+    url: str
+    engine: Engine
+    executor: object
+    loop: asyncio.AbstractEventLoop
+
+    def client(self, **headers):
+        return httpx.Client(
+            base_url=f"{self.url}/api/v1/", headers={"X-API-Key": KEY, **headers}, timeout=20
+        )
+
+
+@pytest.fixture
+def server(unigram, tmp_path) -> Iterator[Server]:
+    engine = Engine(unigram, tmp_path, sessions=Sessions(timeout_s=60))
+    listener = socket.create_server(("127.0.0.1", 0))
+    app = create_app(engine, api_key=KEY, max_body_bytes=1 << 20)
+    uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(
+        target=loop.run_until_complete, args=(uvicorn_server.serve(sockets=[listener]),)
+    )
+    thread.start()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("TINKER_TELEMETRY", "0")
+        yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", engine, unigram, loop)
+    unigram.gate.set()
+    uvicorn_server.should_exit = True
+    thread.join(timeout=10)
+    loop.close()
+
+
+def new_model(http, **lora):
+    session = http.post("create_session", json={"sdk_version": "0.38.0"}).json()["session_id"]
+    body = {
+        "session_id": session,
+        "model_seq_id": 0,
+        "base_model": "unigram",
+        "lora_config": {"rank": 4, **lora},
+    }
+    first = http.post("create_model", json=body).json()
+    assert http.post("create_model", json=body).json() == first
+    return result(http, first)["model_id"]
+
+
+def result(http, answer):
+    return http.post("retrieve_future", json={"request_id": answer["request_id"]}).json()
+
+
+def forward_backward(http, model_id, seq_id, token=1, **headers):
+    message = pb.ForwardBackwardRequest(model_id=model_id, seq_id=seq_id, loss_fn="cross_entropy")
+    datum = message.data.add()
+    datum.model_input.add().encoded_text.tokens = np.array([token], np.int32).tobytes()
+    tensor = datum.loss_fn_inputs["target_tokens"]
+    tensor.dense, tensor.dtype = np.array([token]).tobytes(), pb.DTYPE_INT64
+    return http.post(
+        "forward_backward",
+        content=message.SerializeToString(),
+        headers={"content-type": "application/x-protobuf", **headers},
+    )
+
+
+def called(server, name):
+    return [argument for call, argument in server.executor.calls if call == name]
+
+
+def test_retries_are_answered_from_the_first(server):
+    with server.client() as http:
+        model_id = new_model(http)
+        passes = [forward_backward(http, model_id, 1, token=3).json() for _ in range(3)]
+        step = {"model_id": model_id, "seq_id": 2, "adam_params": {"learning_rate": 0.5}}
+        steps = [http.post("optim_step", json=step).json() for _ in range(3)]
+        results = [result(http, answer) for answer in steps]
+        late = result(http, http.post("optim_step", json=step).json())
+        body = {"request_id": passes[0]["request_id"]}
+        outputs = [http.post("retrieve_future", json=body).content for _ in range(2)]
+    assert len({answer["request_id"] for answer in passes}) == 1
+    assert results == [results[0]] * 3 == [late] * 3
+    assert outputs[0] == outputs[1] != b""
+    assert len(called(server, "create_model")) == 1
+    assert called(server, "forward_backward") == [[3]]
+    assert called(server, "optim_step") == [0.5]
+
+
+def test_order_is_by_seq_id_not_by_arrival(server):
+    with server.client() as http:
+        model_id = new_model(http)
+        answers = {seq: forward_backward(http, model_id, seq, token=seq) for seq in (3, 2, 4, 1)}
+        for seq_id in (1, 2, 3, 4):
+            body = {"request_id": answers[seq_id].json()["request_id"]}
+            assert http.post("retrieve_future", json=body).status_code == 200
+    assert called(server, "forward_backward") == [[1], [2], [3], [4]]
+
+
+def test_sixty_four_samples_of_the_sdk_take_a_few_passes(server):
+    client = tinker.ServiceClient(base_url=server.url, api_key=KEY)
+    assert client.holder.get_session_id()
+    sampler = client.create_sampling_client(base_model="unigram").result()
+    futures = [
+        sampler.sample(types.ModelInput.from_ints([1]), 1, types.SamplingParams(max_tokens=2))
+        for _ in range(64)
+    ]
+    for future in futures:
+        future.result()
+    sizes = called(server, "sample")
+    assert sum(sizes) == 64
+    assert len(sizes) <= 8
+
+
+def test_heartbeats_are_answered_while_the_executor_computes(server):
+    with server.client() as http:
+        model_id = new_model(http)
+        server.executor.gate.clear()
+        answer = forward_backward(http, model_id, 1).json()
+        session_id = model_id.partition(":")[0]
+        for _ in range(20):
+            beat = http.post("session_heartbeat", json={"session_id": session_id}, timeout=1)
+            assert beat.status_code == 200
+        server.executor.gate.set()
+        body = {"request_id": answer["request_id"]}
+        assert http.post("retrieve_future", json=body).status_code == 200
+
+
+def test_a_long_poll_asks_to_come_again(server, monkeypatch):
+    monkeypatch.setattr("art.engine.routes.futures._LONG_POLL_S", 0.05)
+    with server.client() as http:
+        model_id = new_model(http)
+        answer = forward_backward(http, model_id, 2).json()
+        polled = http.post("retrieve_future", json={"request_id": answer["request_id"]})
+    assert polled.status_code == 408
+    assert polled.json()["type"] == "try_again"
+    assert polled.json()["queue_state"] == "active"
+
+
+def test_a_silent_session_loses_its_models(server):
+    with server.client() as http:
+        model_id = new_model(http)
+        session_id = model_id.partition(":")[0]
+        save = {"model_id": model_id, "seq_id": 1, "sampling_session_seq_id": 0}
+        sampler = result(http, http.post("save_weights_for_sampler", json=save).json())
+        sampling_id = sampler["sampling_session_id"]
+        assert http.get(f"samplers/{sampling_id}").status_code == 200
+        server.engine.sessions.get(session_id).last_heartbeat -= 61
+        assert server.engine.sessions.silent() == [session_id]
+        asyncio.run_coroutine_threadsafe(server.engine.end_session(session_id), server.loop).result(
+            timeout=10
+        )
+        beat = http.post("session_heartbeat", json={"session_id": session_id})
+        assert beat.status_code == 410
+        assert http.get(f"samplers/{sampling_id}").status_code == 404
+        assert http.post("get_info", json={"model_id": model_id}).status_code == 404
+    assert called(server, "unload_model") == [model_id]
+    scratch = server.engine.store._unnamed.path
+    assert [entry.name for entry in scratch.iterdir()] == ["in-use"]
+
+
+BAD_REQUESTS = {
+    "no JSON": ("post", "create_session", {"content": b"{"}, 422, "not valid"),
+    "an unknown field": (
+        "post",
+        "create_session",
+        {"json": {"sdk_version": "0.38.0", "new": 1}},
+        422,
+        "body.new",
+    ),
+    "an unknown endpoint": ("post", "create_custom_loss", {"json": {}}, 404, "has no POST"),
+    "an unknown future": ("post", "retrieve_future", {"json": {"request_id": "x"}}, 404, "never"),
+    "an unknown model": ("post", "get_info", {"json": {"model_id": "x"}}, 404, "no model 'x'"),
+    "an unknown session": (
+        "post",
+        "session_heartbeat",
+        {"json": {"session_id": "x"}},
+        410,
+        "has ended",
+    ),
+    "an unknown run": ("get", "training_runs/x", {}, 404, "no training run"),
+    "a path that climbs": (
+        "delete",
+        "training_runs/a:train:0/checkpoints/weights/..%2F..%2Fx",
+        {},
+        404,
+        "has no DELETE",
+    ),
+    "no protobuf": (
+        "post",
+        "forward_backward",
+        {"json": {}},
+        400,
+        "send application/x-protobuf",
+    ),
+    "malformed protobuf": (
+        "post",
+        "forward_backward",
+        {"content": b"\xff\xff", "headers": {"content-type": "application/x-protobuf"}},
+        400,
+        "not a protobuf",
+    ),
+    "an unknown encoding": (
+        "post",
+        "forward_backward",
+        {
+            "content": b"",
+            "headers": {"content-type": "application/x-protobuf", "content-encoding": "br"},
+        },
+        400,
+        "'br'",
+    ),
+    "a zstd bomb": (
+        "post",
+        "forward_backward",
+        {
+            "content": zstandard.ZstdCompressor().compress(bytes(1 << 26)),
+            "headers": {"content-type": "application/x-protobuf", "content-encoding": "zstd"},
+        },
+        413,
+        "once decompressed",
+    ),
+    "a body too large": ("post", "telemetry", {"content": bytes(2 << 20)}, 413, "over 1048576"),
+    "a JSON body too large": (
+        "post",
+        "create_session",
+        {"json": {"sdk_version": "x" * (2 << 20)}},
+        413,
+        "over 1048576",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BAD_REQUESTS)
+def test_bad_requests_are_the_clients_and_said_so(server, what):
+    method, path, arguments, status, text = BAD_REQUESTS[what]
+    with server.client() as http:
+        answer = http.request(method, path, **arguments)
+    assert answer.status_code == status
+    assert answer.json()["category"] == "user"
+    assert text in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"X-API-Key": ""}, 401),
+        ({"X-API-Key": "tml-tesT"}, 401),
+        ({"X-Stainless-Package-Version": "0.18.0"}, 400),
+        ({"X-Stainless-Package-Version": "0.40.1"}, 400),
+        ({"X-Stainless-Package-Version": "0.38.7"}, 200),
+    ],
+)
+def test_who_is_let_in(server, headers, status):
+    with server.client(**headers) as http:
+        answer = http.get("get_server_capabilities")
+        assert http.get("healthz").status_code == 200
+    assert answer.status_code == status
+    if status == 400:
+        assert "speaks with the tinker SDK >=0.38,<0.39" in answer.json()["error"]
+
+
+def test_a_fault_of_the_server_is_no_5xx(server, monkeypatch):
+    monkeypatch.setattr(
+        server.engine.sessions, "all", lambda: [][0], raising=True
+    )  # as a bug would
+    with server.client() as http:
+        answer = http.get("sessions")
+    assert answer.status_code == 400
+    assert answer.json() == {"error": "IndexError: list index out of range", "category": "server"}
+
+
+def test_a_request_that_is_refused_keeps_its_place(server):
+    """What is wrong with a request is its result, so the next one does not wait for it."""
+    with server.client() as http:
+        model_id = new_model(http)
+        bad = {"model_id": model_id, "seq_id": 1, "adam_params": {"learning_rate": -1}}
+        failed = result(http, http.post("optim_step", json=bad).json())
+        assert failed["category"] == "user"
+        assert "learning_rate" in failed["error"]
+        after = forward_backward(http, model_id, 2).json()
+        body = {"request_id": after["request_id"]}
+        assert http.post("retrieve_future", json=body).status_code == 200
+
+
+def test_cancelled_samples_do_not_run(server):
+    with server.client() as http:
+        model_id = new_model(http)
+        session_id = model_id.partition(":")[0]
+        made = http.post(
+            "create_sampling_session",
+            json={
+                "session_id": session_id,
+                "sampling_session_seq_id": 0,
+                "base_model": "unigram",
+            },
+        ).json()["sampling_session_id"]
+        server.executor.gate.clear()
+        forward_backward(http, model_id, 1)
+        sample = {
+            "sampling_session_id": made,
+            "seq_id": 0,
+            "num_samples": 2,
+            "prompt": {"chunks": [{"type": "encoded_text", "tokens": [1]}]},
+            "sampling_params": {"max_tokens": 1},
+        }
+        answer = http.post("asample", json=sample).json()
+        assert len(answer["sample_sequence_ids"]) == 2
+        body = {"request_id": answer["request_id"]}
+        assert http.post("cancel_future", json=body).status_code == 204
+        server.executor.gate.set()
+        assert "cancelled" in http.post("retrieve_future", json=body).json()["error"]
+    assert called(server, "sample") == []
