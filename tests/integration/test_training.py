@@ -1,0 +1,218 @@
+"""From rollouts to trained checkpoints, through the official clients and a real engine."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+import tinker
+import yaml
+from tinker import ModelInput
+
+import art
+from art.types import Choice
+
+MadeChoice = Callable[..., Choice]
+
+
+async def logprobs(engine: Any, sampler_path: str) -> list[float]:
+    """What a checkpoint thinks of some fixed tokens."""
+    service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
+    client = await service.create_sampling_client(model_path=sampler_path)
+    scores = await client.compute_logprobs(ModelInput.from_ints(list(range(40, 60))))
+    await service.close("success")
+    return [score for score in scores if score is not None]
+
+
+def sampler_path(folder: Path) -> str:
+    path = yaml.safe_load((folder / "info.yaml").read_text())["sampler_weights_path"]
+    assert isinstance(path, str)
+    return path
+
+
+def fixed_groups(made_choice: MadeChoice, step: int) -> list[art.TrajectoryGroup]:
+    """The same data in every run, so that runs can be compared."""
+    return [
+        art.TrajectoryGroup(
+            art.Trajectory(
+                messages_and_choices=[
+                    {"role": "user", "content": "x"},
+                    made_choice([1, 40, 41], [42 + step, 50 + i, 60 + i], logprob=-8.0),
+                ],
+                reward=float(i),
+            )
+            for i in range(3)
+        )
+    ]
+
+
+async def test_a_model_learns_what_is_rewarded(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    rollout: Callable[..., Any],
+    target: int,
+    tmp_path: Path,
+) -> None:
+    async def sample(seed: int) -> tuple[list[art.TrajectoryGroup], float]:
+        groups = await art.gather_trajectory_groups(
+            art.TrajectoryGroup(rollout(model, target, seed + i) for i in range(16))
+            for seed in (seed, seed + 50)
+        )
+        return groups, sum(each.reward for group in groups for each in group) / 32
+
+    rewards = []
+    for step in range(3):
+        groups, reward = await sample(100 * step)
+        rewards.append(reward)
+        assert model.get_inference_name() == f"agent@{step}"
+        result = await backend.train(model, groups, learning_rate=2e-3)
+        assert result.step == await model.get_step() == step + 1
+        assert result.metrics["loss/grad_norm"] > 0
+        # On-policy: what the sampler said of a token is what the trainer says of it.
+        assert result.metrics["offpolicy/logprob_difference"] < 1e-5
+    assert rewards[0] < 0.6
+    assert (await sample(300))[1] > 0.8
+    folder = tmp_path / "p" / "models" / "agent"
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == [
+        f"{step:04d}" for step in range(4)
+    ]
+    assert json.loads((folder / "model.json").read_text())["base_model"] == model.base_model
+
+
+async def test_old_steps_answer_as_they_did(
+    backend: art.TinkerBackend, model: art.TrainableModel[None], made_choice: MadeChoice
+) -> None:
+    async def greedy(name: str) -> list[int]:
+        completion = await model.openai_client().chat.completions.create(
+            model=name,
+            messages=[{"role": "user", "content": "hello"}],
+            max_tokens=12,
+            temperature=0,
+        )
+        return list((completion.choices[0].model_extra or {})["token_ids"])
+
+    before = await greedy("agent")
+    await backend.train(model, fixed_groups(made_choice, 0), learning_rate=5e-2)
+    assert await greedy("agent@0") == before == await greedy(model.base_model)
+    after = await greedy("agent@1")
+    assert after != before
+    assert await greedy("agent") == after
+
+
+async def test_resuming_goes_on_exactly_where_it_stopped(
+    engine_server: Any,
+    make_backend: Callable[[], art.TinkerBackend],
+    make_model: Callable[[str], art.TrainableModel[None]],
+    made_choice: MadeChoice,
+    tmp_path: Path,
+) -> None:
+    async def run(name: str, first: int, last: int) -> None:
+        async with make_backend() as backend:
+            model = make_model(name)
+            await model.register(backend)
+            assert await model.get_step() == first
+            for step in range(first, last):
+                await backend.train(model, fixed_groups(made_choice, step), learning_rate=1e-2)
+
+    await run("whole", 0, 3)
+    await run("parts", 0, 2)
+    await run("parts", 2, 3)
+    models = tmp_path / "p" / "models"
+    whole = await logprobs(engine_server, sampler_path(models / "whole" / "checkpoints" / "0003"))
+    parts = await logprobs(engine_server, sampler_path(models / "parts" / "checkpoints" / "0003"))
+    before = await logprobs(engine_server, sampler_path(models / "parts" / "checkpoints" / "0002"))
+    # Without Adam's moments the third step would be another one.
+    assert parts == pytest.approx(whole, abs=1e-6)
+    assert parts != pytest.approx(before, abs=1e-3)
+
+
+@pytest.mark.parametrize("loss_fn", ["ppo", "cispo", "cross_entropy"])
+async def test_every_loss_takes_a_step(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: MadeChoice,
+    loss_fn: Any,
+) -> None:
+    config = None if loss_fn == "cross_entropy" else {"clip_high_threshold": 1.4}
+    result = await backend.train(
+        model, fixed_groups(made_choice, 0), loss_fn=loss_fn, loss_fn_config=config
+    )
+    assert result.step == 1
+    assert result.metrics["loss/train"] != 0
+
+
+async def test_cross_entropy_imitates_the_better_half(
+    engine_server: Any,
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: MadeChoice,
+) -> None:
+    good, bad = [200, 201, 202], [300, 301, 302]
+    group = art.TrajectoryGroup(
+        art.Trajectory(messages_and_choices=[made_choice([1, 40], tokens)], reward=reward)
+        for tokens, reward in ((good, 1.0), (bad, 0.0))
+    )
+    result = await backend.train(model, [group], loss_fn="cross_entropy", learning_rate=1e-2)
+    assert result.metrics["loss/train"] == pytest.approx(
+        -sum(await scores(engine_server, [1, 40, *good])) / 3, rel=1e-4
+    )
+
+
+async def scores(engine: Any, tokens: list[int]) -> list[float]:
+    """The base model's logprobs of the last three of some tokens."""
+    service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
+    client = await service.create_sampling_client(base_model=engine.base_model)
+    found = await client.compute_logprobs(ModelInput.from_ints(tokens))
+    await service.close("success")
+    return [score for score in found[-3:] if score is not None]
+
+
+async def test_the_kl_penalty_measures_the_way_from_the_base_model(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    rollout: Callable[..., Any],
+    target: int,
+) -> None:
+    divergence = []
+    for step in range(3):
+        group = art.TrajectoryGroup([await rollout(model, target, i) for i in range(12)])
+        options: Any = {"learning_rate": 3e-3, "kl_penalty_coef": 0.1}
+        result = await backend.train(model, [group], **options)
+        divergence.append(result.metrics["loss/kl_policy_base"])
+        assert result.step == step + 1
+    # The first policy is the base model itself.
+    assert divergence[0] == pytest.approx(0, abs=1e-5)
+    assert divergence[-1] > 0.01
+
+
+async def test_deleted_checkpoints_are_gone_everywhere(
+    engine_server: Any,
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: MadeChoice,
+    tmp_path: Path,
+) -> None:
+    for step in range(3):
+        result = await backend.train(model, fixed_groups(made_choice, step), learning_rate=1e-3)
+        await model.log(metrics={"reward": float(step == 0)}, split="val", step=result.step)
+    folder = tmp_path / "p" / "models" / "agent" / "checkpoints"
+    doomed = sampler_path(folder / "0002")
+    run_id = yaml.safe_load((folder / "0003" / "info.yaml").read_text())["model_id"]
+    await model.delete_checkpoints()
+    assert sorted(path.name for path in folder.iterdir()) == ["0001", "0003"]
+    rest = tinker.RestClient(base_url=engine_server.base_url, api_key=engine_server.api_key)
+    kept = {each.checkpoint_id for each in (await rest.list_checkpoints(run_id)).checkpoints}
+    assert kept == {
+        f"{kind}/{n}" for kind in ("weights", "sampler_weights") for n in ("0001", "0003")
+    }
+    assert doomed.rpartition("/")[2] == "0002"
+    with pytest.raises(openai.NotFoundError, match="agent@2"):
+        await model.openai_client().chat.completions.create(
+            model="agent@2", messages=[{"role": "user", "content": "x"}]
+        )
+    # A deletion that was interrupted after the server's part is finished by the next.
+    await rest.delete_checkpoint_from_tinker_path(sampler_path(folder / "0001"))
+    await backend._delete_checkpoint_files(model, [])
+    assert [path.name for path in folder.iterdir()] == ["0003"]
