@@ -102,8 +102,13 @@ class Adapters:
                 self._peft_name(name)
             yield
         elif name is None:
-            with self._peft.disable_adapter():
+            # Not PeftModel.disable_adapter: it looks up the adapter that was added first, which
+            # may have been removed.
+            self._peft.base_model.disable_adapter_layers()
+            try:
                 yield
+            finally:
+                self._peft.base_model.enable_adapter_layers()
         else:
             self._peft.base_model.set_adapter(self._peft_name(name), inference_mode=not trainable)
             yield
