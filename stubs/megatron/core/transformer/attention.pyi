@@ -1,3 +1,5 @@
+from abc import ABC
+
 from .module import MegatronModule
 
-class SelfAttention(MegatronModule): ...
+class SelfAttention(MegatronModule, ABC): ...
