@@ -23,8 +23,15 @@ from typing import IO, TypeVar
 
 from tqdm import tqdm
 
-from art import errors
-from art.errors import EngineDiedError, EngineStartError, MissingExtraError
+from art.errors import (
+    ArtError,
+    CheckpointError,
+    ConfigurationError,
+    EngineDiedError,
+    EngineStartError,
+    MissingExtraError,
+    UnknownBaseModelError,
+)
 from art.tinker.connection import Connection
 
 logger = logging.getLogger(__name__)
@@ -34,6 +41,10 @@ T = TypeVar("T")
 # How long a dead child may go unnoticed, in seconds. The SDK itself would retry for minutes.
 _LIVENESS_PERIOD = 0.25
 _LOG_LINES_SHOWN = 15
+# What a child reports that its user can do something about.
+_REPORTED: dict[str, type[ArtError]] = {
+    kind.__name__: kind for kind in (CheckpointError, ConfigurationError, UnknownBaseModelError)
+}
 
 
 class EngineProcess:
@@ -93,9 +104,11 @@ class EngineProcess:
         """
         ready = asyncio.wrap_future(self._ready)
         try:
-            with tqdm(bar_format="{desc} ({elapsed})", leave=False) as bar:
+            # Not a bar on a log file, where each refresh would be a line.
+            with tqdm(bar_format="{desc} ({elapsed})", leave=False, disable=None) as bar:
+                name = Path(self.base_model).name
                 while not ready.done():
-                    bar.set_description_str(f"engine {self.base_model}: {self._stage}")
+                    bar.set_description_str(f"starting the engine of {name}: {self._stage}")
                     await asyncio.wait({ready}, timeout=0.2)
             self.base_url = ready.result()
         except BaseException:
@@ -151,15 +164,25 @@ class EngineProcess:
                 event = json.loads(line)
                 if event["event"] == "loading":
                     self._stage = event["stage"]
+                    logger.info("engine of %s: %s", self.base_model, self._stage)
                 elif event["event"] == "ready":
                     self._ready.set_result(event["base_url"])
                 elif event["event"] == "error":
-                    kind = getattr(errors, event["type"], EngineStartError)
-                    self._ready.set_exception(kind(event["message"]))
+                    self._ready.set_exception(self._start_error(event["type"], event["message"]))
         self._process.wait()
         if not self._ready.done():
             message = f"the engine of {self.base_model} {self._how_it_ended()} while it started."
             self._ready.set_exception(EngineStartError(message + self._log_tail()))
+
+    def _start_error(self, kind: str, message: str) -> ArtError:
+        """The error that the child reported, as the same type where it is one of art's."""
+        known = _REPORTED.get(kind)
+        if known is not None:
+            return known(message)
+        return EngineStartError(
+            f"the engine of {self.base_model} could not start: {kind}: {message}. "
+            f"The whole story is in {self.log_path}"
+        )
 
     def _how_it_ended(self) -> str:
         code = self._process.poll()
