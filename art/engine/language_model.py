@@ -58,6 +58,7 @@ class LanguageModel:
         self.config: Any = model.config.get_text_config()
         self.vocab_size: int = model.get_input_embeddings().num_embeddings
         self.max_context_length: int = self.config.max_position_embeddings
+        self.eos_token_ids = _eos_token_ids(model, self.tokenizer)
         self.max_tokens_per_pass = max_tokens_per_pass or (
             8192 if self.device.type == "cuda" else 2048
         )
@@ -190,6 +191,13 @@ class LanguageModel:
                 f"{type(self.model).__name__} changes its logits after the output layer in a way "
                 "that art's engine does not know; training it would be wrong"
             )
+
+
+def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens that end a turn: the tokenizer's, and those that ``generate`` stops at."""
+    configured = model.generation_config.eos_token_id if model.can_generate() else None
+    listed = configured if isinstance(configured, list) else [configured]
+    return tuple(sorted({ids for ids in [tokenizer.eos_token_id, *listed] if ids is not None}))
 
 
 def _device(name: str) -> torch.device:

@@ -76,14 +76,12 @@ class Sampling:
     ) -> "_Sample":
         params = request.params
         room = self._language_model.max_context_length - len(request.prompt)
-        eos = self._language_model.tokenizer.eos_token_id
-        stops = params.stop_token_ids or (() if eos is None else (eos,))
         return _Sample(
             request_index=index,
             prompt=request.prompt,
             params=params,
             stream=stream,
-            stop_token_ids=frozenset(stops),
+            stop_token_ids=frozenset(params.stop_token_ids),
             max_tokens=room if params.max_tokens is None else min(room, params.max_tokens),
         )
 

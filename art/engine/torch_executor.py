@@ -76,6 +76,7 @@ class TorchExecutor:
             tokenizer_id=str(folder),
             architecture=type(self._language_model.model).__name__,
             max_context_length=self._language_model.max_context_length,
+            eos_token_ids=self._language_model.eos_token_ids,
         )
         self._sampling = Sampling(self._language_model, max_cached_tokens)
         self._adapters = Adapters(self._language_model, self._info.name)

@@ -38,14 +38,11 @@ def trainer(client, engine_server):
     ).result()
 
 
-def datum(tokens, weights=None):
+def datum(tokens):
     targets = tokens[1:]
     return types.Datum(
         model_input=types.ModelInput.from_ints(tokens[:-1]),
-        loss_fn_inputs={
-            "target_tokens": targets,
-            "weights": weights or [1.0] * len(targets),
-        },
+        loss_fn_inputs={"target_tokens": targets, "weights": [1.0] * len(targets)},
     )
 
 
@@ -55,10 +52,11 @@ def set_flag(client, monkeypatch, **flags):
     monkeypatch.setattr(client.holder, "_client_config", config)
 
 
-def train(client, steps=1, tokens=(1, 2, 3, 4, 5)):
+def train(client, steps=1):
     """Losses of some steps on one sequence; passes and steps are sent together."""
+    data = [datum([1, 2, 3, 4, 5])]
     futures = [
-        (client.forward_backward([datum(list(tokens))], "cross_entropy"), client.optim_step(ADAM))
+        (client.forward_backward(data, "cross_entropy"), client.optim_step(ADAM))
         for _ in range(steps)
     ]
     losses = []
@@ -150,6 +148,33 @@ def test_a_sampler_keeps_its_weights(trainer):
         trainer.save_weights_and_get_sampling_client().result().compute_logprobs(PROMPT).result()
     )
     assert after != before
+
+
+def test_what_ends_a_sequence(client, trainer, engine_server):
+    sampler = client.create_sampling_client(base_model=engine_server.base_model).result()
+
+    def sample(stop):
+        params = types.SamplingParams(max_tokens=6, temperature=0, stop=stop)
+        [sequence] = sampler.sample(PROMPT, 1, params).result().sequences
+        return list(sequence.tokens), sequence.stop_reason
+
+    tokens, reason = sample([])
+    assert (len(tokens), reason) == (6, "length")
+    first = tokens.index(tokens[2])
+    assert sample([tokens[2]]) == (tokens[: first + 1], "stop")
+    text = trainer.get_tokenizer().decode(tokens[:2])
+    assert sample([text])[1] == "stop"
+    assert sample(["no such text"]) == sample(None)
+
+
+def test_the_models_own_end(tiny_model):
+    """What ends a sequence where a request names no stop tokens; the codec's test has the rest."""
+    from transformers import AutoTokenizer
+
+    from art.engine.torch_executor import TorchExecutor
+
+    end = AutoTokenizer.from_pretrained(tiny_model).convert_tokens_to_ids("<|im_end|>")
+    assert TorchExecutor(tiny_model, device="cpu").base_model.eos_token_ids == (end,)
 
 
 def test_prompt_logprobs_and_topk(client, engine_server):
