@@ -1,5 +1,9 @@
+from .app import create_app as create_app
 from .base_models import resolve_base_model as resolve_base_model
+from .checkpoints import CheckpointStore as CheckpointStore
+from .core import Engine as Engine
 from .executor import Executor as Executor
+from .serve import ServeOptions as ServeOptions
 from .torch_executor import TorchExecutor as TorchExecutor
 from .types import AdamParams as AdamParams
 from .types import BaseModelInfo as BaseModelInfo
