@@ -11,9 +11,9 @@ class MegatronModule(nn.Module):
     config: TransformerConfig
 
     # torch says that a module has every attribute, which would let a misspelt one pass here.
-    __getattr__: None  # type: ignore[assignment]
+    __getattr__: None  # type: ignore[assignment, misc]
 
 # A torch.nn.ModuleList at run time, which cannot say what it holds.
 class _ModuleListOf(nn.Module, Generic[_ModuleT]):
-    __getattr__: None  # type: ignore[assignment]
+    __getattr__: None  # type: ignore[assignment, misc]
     def __iter__(self) -> Iterator[_ModuleT]: ...
