@@ -26,7 +26,7 @@ async def sdk_call(connection: Connection, call: Awaitable[T], doing: str) -> T:
         The call's result.
 
     Raises:
-        art.errors.ConfigurationError: The server refused the API key.
+        art.errors.ConfigurationError: The API key cannot be used, or the server refused it.
         art.errors.InvalidRequestError: The server says that the request is wrong.
         art.errors.EngineError: The server answered with an error, or cannot be reached.
     """
@@ -63,6 +63,9 @@ async def blocking_sdk_call(connection: Connection, call: Callable[[], T], doing
 def _art_error(error: Exception, doing: str) -> ArtError:
     if isinstance(error, tinker.AuthenticationError | tinker.PermissionDeniedError):
         return ConfigurationError(f"{doing}: the Tinker server refused the API key: {error}")
+    if type(error) is tinker.TinkerError:
+        # The SDK itself, before it sends anything: a key that cannot be one, say.
+        return ConfigurationError(f"{doing}: {error}")
     if isinstance(error, tinker.APIConnectionError):
         return EngineError(f"{doing}: the Tinker server cannot be reached: {error}")
     if _is_users(error):

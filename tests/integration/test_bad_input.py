@@ -1,0 +1,214 @@
+"""What cannot work fails clearly, and leaves everything as it was."""
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import art
+from art.errors import (
+    CheckpointError,
+    ConfigurationError,
+    ContextLengthError,
+    EmptyGroupError,
+    InvalidRequestError,
+    InvalidRewardError,
+    MissingAPIKeyError,
+    NoTrainableTokensError,
+    PortInUseError,
+    UnknownBaseModelError,
+)
+
+MakeModel = Callable[[str], art.TrainableModel[None]]
+MakeBackend = Callable[[], art.TinkerBackend]
+
+
+async def test_no_key_and_no_engine(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TINKER_API_KEY", raising=False)
+    before = dict(os.environ)
+    async with art.TinkerBackend(path=tmp_path) as backend:
+        with pytest.raises(MissingAPIKeyError, match=r"TINKER_API_KEY.*art\.LocalBackend\(\)"):
+            await make_model("agent").register(backend)
+    assert dict(os.environ) == before
+
+
+async def test_a_key_that_the_server_refuses(
+    engine_server: Any, make_model: MakeModel, tmp_path: Path
+) -> None:
+    async with art.TinkerBackend(
+        tinker_api_key="tml-wrong", base_url=engine_server.base_url, path=tmp_path
+    ) as backend:
+        with pytest.raises(ConfigurationError, match="refused the API key") as caught:
+            await make_model("agent").register(backend)
+    assert "tml-wrong" not in str(caught.value)
+
+
+async def test_a_key_of_another_kind(
+    engine_server: Any, make_model: MakeModel, tmp_path: Path
+) -> None:
+    async with art.TinkerBackend(
+        tinker_api_key="sk-123", base_url=engine_server.base_url, path=tmp_path
+    ) as backend:
+        with pytest.raises(ConfigurationError, match="tml-") as caught:
+            await make_model("agent").register(backend)
+    assert "sk-123" not in str(caught.value)
+
+
+async def test_an_unknown_base_model(backend: art.TinkerBackend, engine_server: Any) -> None:
+    wrong = engine_server.base_model + "x"
+    model = art.TrainableModel(name="agent", project="p", base_model=wrong)
+    with pytest.raises(UnknownBaseModelError, match=f"it has {engine_server.base_model}"):
+        await model.register(backend)
+
+
+async def assert_step_stays(backend: art.TinkerBackend, model: art.TrainableModel[None]) -> None:
+    assert await model.get_step() == 0
+    assert backend._model_inference_name(model) == "agent@0"
+
+
+async def test_groups_that_cannot_be_trained_on(
+    backend: art.TinkerBackend, model: art.TrainableModel[None], made_choice: Callable[..., Any]
+) -> None:
+    def group(rewards: list[float], *items: Any) -> art.TrajectoryGroup:
+        return art.TrajectoryGroup(
+            art.Trajectory(messages_and_choices=list(items), reward=reward) for reward in rewards
+        )
+
+    choice = made_choice([1, 2], [3])
+    cases: list[tuple[art.TrajectoryGroup, type[Exception]]] = [
+        (art.TrajectoryGroup([]), EmptyGroupError),
+        (group([0.0, math.nan], choice), InvalidRewardError),
+        (group([0.0, 1.0], {"role": "assistant", "content": "x"}), NoTrainableTokensError),
+        (group([0.0, 1.0], made_choice(list(range(1, 512)), [3, 4])), ContextLengthError),
+    ]
+    for bad, error in cases:
+        with pytest.raises(error):
+            await backend.train(model, [group([0.0, 1.0], choice), bad])
+        await assert_step_stays(backend, model)
+    # As long as the context is not too long.
+    fits = group([0.0, 1.0], made_choice(list(range(1, 512)), [3]))
+    assert (await backend.train(model, [fits])).step == 1
+
+
+async def test_equal_rewards_take_no_step(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: Callable[..., Any],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    group = art.TrajectoryGroup(
+        art.Trajectory(messages_and_choices=[made_choice([1, 2], [3])], reward=1.0)
+        for _ in range(3)
+    )
+    result = await backend.train(model, [group])
+    assert result.step == 0
+    assert result.metrics["data/step_num_groups_dropped"] == 1
+    assert "no step was taken" in caplog.text
+    await assert_step_stays(backend, model)
+
+
+async def test_options_that_cannot_be_used(
+    backend: art.TinkerBackend, model: art.TrainableModel[None], made_choice: Callable[..., Any]
+) -> None:
+    group = art.TrajectoryGroup(
+        art.Trajectory(messages_and_choices=[made_choice([1, 2], [3])], reward=reward)
+        for reward in (0.0, 1.0)
+    )
+    cases: list[tuple[dict[str, Any], type[Exception]]] = [
+        ({"learning_rate": -1}, ConfigurationError),
+        ({"loss_fn": "mse"}, ConfigurationError),
+        ({"loss_fn": "cross_entropy", "kl_penalty_coef": 0.1}, ConfigurationError),
+        ({"loss_fn": "ppo", "loss_fn_config": {"no_such_number": 1.0}}, InvalidRequestError),
+    ]
+    for options, error in cases:
+        with pytest.raises(error):
+            await backend.train(model, [group], **options)
+        await assert_step_stays(backend, model)
+    # What the server refused has not spoilt the next step.
+    assert (await backend.train(model, [group])).step == 1
+
+
+async def test_a_config_that_the_wire_cannot_carry(
+    backend: art.TinkerBackend, engine_server: Any
+) -> None:
+    model = art.TrainableModel(
+        name="agent",
+        project="p",
+        base_model=engine_server.base_model,
+        _internal_config={"peft_args": {"target_modules": ["q_proj"]}},
+    )
+    with pytest.raises(ConfigurationError, match="target_modules"):
+        await model.register(backend)
+
+
+async def test_settings_of_the_endpoint(
+    backend: art.TinkerBackend, make_model: MakeModel, model: art.TrainableModel[None]
+) -> None:
+    port = int((model.inference_base_url or "").rpartition(":")[2].removesuffix("/v1"))
+    other = make_model("other")
+    with pytest.raises(PortInUseError, match=str(port)):
+        await other.register(backend, {"server_args": {"port": port}})
+    with pytest.raises(ConfigurationError, match="tool_call_parser"):
+        await other.register(backend, {"server_args": {"tool_call_parser": "hermes"}})
+    await other.register(backend, {"server_args": {"api_key": "mine"}})
+    assert other.inference_api_key == "mine"
+
+
+async def test_a_checkpoint_of_another_rank_or_model(
+    make_backend: MakeBackend, make_model: MakeModel, engine_server: Any, tmp_path: Path
+) -> None:
+    async with make_backend() as backend:
+        await make_model("agent").register(backend)
+    wider = art.TrainableModel(
+        name="agent",
+        project="p",
+        base_model=engine_server.base_model,
+        _internal_config={"peft_args": {"r": 4}},
+    )
+    async with make_backend() as backend:
+        with pytest.raises(ConfigurationError, match="rank 8, and the config says 4"):
+            await wider.register(backend)
+    info = tmp_path / "p" / "models" / "agent" / "checkpoints" / "0000" / "info.yaml"
+    info.write_text(info.read_text().replace(engine_server.base_model, "another"))
+    async with make_backend() as backend:
+        with pytest.raises(ConfigurationError, match="belong to another"):
+            await make_model("agent").register(backend)
+
+
+async def test_a_checkpoint_that_the_server_has_lost(
+    make_backend: MakeBackend, make_model: MakeModel, tmp_path: Path
+) -> None:
+    async with make_backend() as backend:
+        await make_model("agent").register(backend)
+    info = tmp_path / "p" / "models" / "agent" / "checkpoints" / "0000" / "info.yaml"
+    info.write_text(info.read_text().replace("/weights/0000", "/weights/0009"))
+    async with make_backend() as backend:
+        with pytest.raises(CheckpointError, match="move its folder away"):
+            await make_model("agent").register(backend)
+
+
+async def test_a_disk_that_is_full_at_a_checkpoint(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    group = art.TrajectoryGroup(
+        art.Trajectory(messages_and_choices=[made_choice([1, 2], [3])], reward=reward)
+        for reward in (0.0, 1.0)
+    )
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        with pytest.raises(CheckpointError, match="No space left on device"):
+            await backend.train(model, [group])
+    await assert_step_stays(backend, model)
+    assert (await backend.train(model, [group])).step == 1
