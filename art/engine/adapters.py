@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,10 @@ class Adapters:
             NotFoundError: There is none of that name.
         """
         peft_name = self._peft_name(name)
-        self._peft.base_model.delete_adapter(peft_name)
+        with warnings.catch_warnings():
+            # PEFT then picks another to be active, which is no concern: `active` picks its own.
+            warnings.filterwarnings("ignore", "Adapter .* was active which is now deleted")
+            self._peft.base_model.delete_adapter(peft_name)
         del self._peft_names[name]
 
     def parameters(self, name: str) -> dict[str, torch.nn.Parameter]:
@@ -174,10 +178,14 @@ class Adapters:
 
         self._count += 1
         peft_name = f"adapter{self._count}"
-        if self._peft is None:
-            self._peft = PeftModel(self._model, config, adapter_name=peft_name)
-        else:
-            self._peft.add_adapter(peft_name, config)
+        with warnings.catch_warnings():
+            # Of concern to who merges an adapter of the output layer into tied weights.
+            warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True`")
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
+            if self._peft is None:
+                self._peft = PeftModel(self._model, config, adapter_name=peft_name)
+            else:
+                self._peft.add_adapter(peft_name, config)
         self._peft_names[name] = peft_name
 
     def _peft_name(self, name: str) -> str:

@@ -49,12 +49,6 @@ class Loss:
             return torch.ones_like(target_tokens, dtype=torch.bool)
         return inputs[self.weighted_by] != 0
 
-    def __call__(self, logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
-        """The loss of each token; exactly zero, with a zero gradient, where it is not active."""
-        losses = self.function(logprobs, inputs, config)
-        # Not a product: the ratio of a token that is masked out may overflow, and inf * 0 is NaN.
-        return torch.where(self.active(inputs, logprobs), losses, torch.zeros_like(losses))
-
 
 def cross_entropy(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
     """``-weights * log p``. Inputs: ``weights`` ``[T]`` or ``[T, K]``, 1 where absent.
@@ -115,7 +109,7 @@ def gspo(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor
     """
     sampled = inputs["sequence_ratio_mask"] != 0
     if not bool(sampled.any()):
-        return torch.zeros_like(logprobs)
+        return 0 * logprobs
     log_ratio = (logprobs.detach() - inputs["logprobs"])[sampled].mean()
     return _clipped_objective(torch.exp(log_ratio + logprobs - logprobs.detach()), inputs, config)
 
@@ -189,7 +183,10 @@ def find_loss(loss: LossFunction) -> tuple[Loss, Config]:
 
 
 def _ratio(logprobs: torch.Tensor, inputs: Inputs) -> torch.Tensor:
-    return torch.exp(logprobs - inputs["logprobs"])
+    # The ratio of a token without an advantage is of no consequence, but if it overflowed, 0 * inf
+    # would be NaN, in the loss or in its gradient.
+    log_ratio = logprobs - inputs["logprobs"]
+    return torch.exp(torch.where(inputs["advantages"] != 0, log_ratio, 0.0))
 
 
 def _clip(ratio: torch.Tensor, config: Config) -> torch.Tensor:

@@ -160,7 +160,7 @@ def _loss_sum(
 ) -> torch.Tensor:
     return torch.stack(
         [
-            loss(part, inputs, config).sum()
+            loss.function(part, inputs, config).sum()
             for part, inputs in zip(logprobs, targets.inputs, strict=True)
         ]
     ).sum()
