@@ -1,9 +1,13 @@
 """From rollouts to trained checkpoints, through the official clients and a real engine."""
 
+import asyncio
 import json
+import os
+import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import openai
 import pytest
@@ -101,13 +105,42 @@ async def test_old_steps_answer_as_they_did(
     assert await greedy("agent") == after
 
 
-async def test_resuming_goes_on_exactly_where_it_stopped(
+_TRAIN_AND_DIE = """
+import asyncio, json, os, signal, sys
+import art
+from art.types import Choice
+
+options = json.loads(sys.argv[1])
+
+async def main():
+    backend = art.TinkerBackend(base_url=options["base_url"], path=options["path"])
+    model = art.TrainableModel(name="parts", project="p", base_model=options["base_model"])
+    await model.register(backend)
+    for rows in options["steps"]:
+        group = art.TrajectoryGroup(
+            art.Trajectory(messages_and_choices=[Choice.model_validate(choice)], reward=reward)
+            for choice, reward in rows
+        )
+        await backend.train(model, [group], learning_rate=1e-2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+async def test_a_killed_process_goes_on_exactly_where_it_stopped(
     engine_server: Any,
     make_backend: Callable[[], art.TinkerBackend],
     make_model: Callable[[str], art.TrainableModel[None]],
     made_choice: MadeChoice,
     tmp_path: Path,
 ) -> None:
+    def rows(step: int) -> list[tuple[Any, float]]:
+        (group,) = fixed_groups(made_choice, step)
+        return [
+            (cast(Choice, each.messages_and_choices[1]).model_dump(), each.reward) for each in group
+        ]
+
     async def run(name: str, first: int, last: int) -> None:
         async with make_backend() as backend:
             model = make_model(name)
@@ -117,15 +150,29 @@ async def test_resuming_goes_on_exactly_where_it_stopped(
                 await backend.train(model, fixed_groups(made_choice, step), learning_rate=1e-2)
 
     await run("whole", 0, 3)
-    await run("parts", 0, 2)
+    options = {
+        "base_url": engine_server.base_url,
+        "base_model": engine_server.base_model,
+        "path": str(tmp_path),
+        "steps": [rows(0), rows(1)],
+    }
+    child = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        _TRAIN_AND_DIE,
+        json.dumps(options),
+        env={**os.environ, "TINKER_API_KEY": engine_server.api_key},
+    )
+    assert await asyncio.wait_for(child.wait(), 120) == -signal.SIGKILL
     await run("parts", 2, 3)
-    models = tmp_path / "p" / "models"
-    whole = await logprobs(engine_server, sampler_path(models / "whole" / "checkpoints" / "0003"))
-    parts = await logprobs(engine_server, sampler_path(models / "parts" / "checkpoints" / "0003"))
-    before = await logprobs(engine_server, sampler_path(models / "parts" / "checkpoints" / "0002"))
+
+    async def scored(name: str, step: int) -> list[float]:
+        folder = tmp_path / "p" / "models" / name / "checkpoints" / f"{step:04d}"
+        return await logprobs(engine_server, sampler_path(folder))
+
     # Without Adam's moments the third step would be another one.
-    assert parts == pytest.approx(whole, abs=1e-6)
-    assert parts != pytest.approx(before, abs=1e-3)
+    assert await scored("parts", 3) == pytest.approx(await scored("whole", 3), abs=1e-6)
+    assert await scored("parts", 3) != pytest.approx(await scored("parts", 2), abs=1e-3)
 
 
 @pytest.mark.parametrize("loss_fn", ["ppo", "cispo", "cross_entropy"])
