@@ -314,9 +314,18 @@ class Engine:
 
     def _add_model(self, session: Session, model: Model, create: Work) -> str:
         request_id = f"{model.model_id}:0"
+        loop = asyncio.get_running_loop()
+
+        def create_or_forget() -> Payload:
+            try:
+                return create()
+            except Exception:
+                loop.call_soon_threadsafe(self.sessions.remove_model, model.model_id)
+                raise
+
         if self.futures.create(request_id):
             self.sessions.add_model(session, model)
-            self.scheduler.add_model(model.model_id, request_id, create)
+            self.scheduler.add_model(model.model_id, request_id, create_or_forget)
         return request_id
 
     def _create_from(self, model: Model, body: LoadWeightsBody) -> Payload:
@@ -388,14 +397,14 @@ class Engine:
     async def _sweep(self) -> None:
         while True:
             await asyncio.sleep(_SWEEP_EVERY_S)
-            self.scheduler.fail_gaps()
-            for session_id in self.sessions.silent():
-                logger.info("session %s sent no heartbeat for too long; it ends", session_id)
-                await self.end_session(session_id)
             try:
+                self.scheduler.fail_gaps()
+                for session_id in self.sessions.silent():
+                    logger.info("session %s sent no heartbeat for too long; it ends", session_id)
+                    await self.end_session(session_id)
                 await asyncio.to_thread(self.store.delete_expired)
-            except ArtError as error:
-                logger.warning("could not delete the expired checkpoints: %s", error)
+            except Exception:
+                logger.exception("could not clean up; it is tried again in %s s", _SWEEP_EVERY_S)
 
 
 def sampler_group(sampler_id: str, clone: int) -> str:

@@ -55,6 +55,7 @@ class _ModelQueue:
     """The requests of one model. ``next_seq`` is the one to run next; 0 creates the model."""
 
     next_seq: int = 0
+    created: bool = False
     waiting: dict[int, tuple[str, Work]] = field(default_factory=dict)
     blocked_since: float | None = None
 
@@ -192,7 +193,7 @@ class Scheduler:
         if queue is None:
             return
         self._fail_waiting(queue, NotFoundError(f"model {model_id} was unloaded"))
-        await self._call(lambda: self._executor.unload_model(model_id))
+        await self._call(lambda: self._unload(model_id, queue))
 
     async def remove_sampler(self, sampler_id: str) -> None:
         """Forget a sampler's weights, if they are loaded."""
@@ -218,6 +219,10 @@ class Scheduler:
         self._calls.append((call, done))
         self._wake.set()
         await done
+
+    def _unload(self, model_id: str, queue: _ModelQueue) -> None:
+        if queue.created:  # by now: its creation may have been running when this was asked for
+            self._executor.unload_model(model_id)
 
     def _fail_waiting(self, queue: _ModelQueue, error: ArtError) -> None:
         for request_id, _ in queue.waiting.values():
@@ -264,7 +269,9 @@ class Scheduler:
         outcome = await self.run_now(lambda: _attempt(work, request_id))
         self._futures.resolve(request_id, outcome)
         queue.next_seq = seq_id + 1
-        if seq_id == 0 and isinstance(outcome, Failure):
+        if seq_id == 0:
+            queue.created = isinstance(outcome, Payload)
+        if not queue.created:
             self._models.pop(model_id, None)
             self._fail_waiting(queue, NotFoundError(f"model {model_id} could not be created"))
 

@@ -133,6 +133,12 @@ class Sessions:
         """The models of all live sessions."""
         return [self._models[model_id].models[model_id] for model_id in self._models]
 
+    def remove_model(self, model_id: str) -> None:
+        """Take a model, which could not be created, out of its session."""
+        session = self._models.pop(model_id, None)
+        if session is not None:
+            del session.models[model_id]
+
     def add_sampler(self, session: Session, sampler: Sampler) -> None:
         """Give a session a sampler.
 

@@ -303,6 +303,21 @@ def test_a_request_that_is_refused_keeps_its_place(server):
         assert http.post("retrieve_future", json=body).status_code == 200
 
 
+def test_a_model_that_cannot_be_created_leaves_nothing_behind(server, monkeypatch):
+    def refuse(model_id, lora):
+        raise ValueError("no memory")
+
+    monkeypatch.setattr(server.executor, "create_model", refuse)
+    with server.client() as http:
+        session = http.post("create_session", json={"sdk_version": "0.38.0"}).json()["session_id"]
+        body = {"session_id": session, "model_seq_id": 0, "base_model": "unigram"}
+        answer = http.post("create_model", json=body | {"lora_config": {"rank": 1}}).json()
+        assert result(http, answer) == {"error": "ValueError: no memory", "category": "server"}
+        assert http.get("training_runs").json()["training_runs"] == []
+        assert http.post(f"sessions/{session}/finish", json={}).status_code == 204
+    assert called(server, "unload_model") == []
+
+
 def test_cancelled_samples_do_not_run(server):
     with server.client() as http:
         model_id = new_model(http)

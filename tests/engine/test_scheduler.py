@@ -289,6 +289,23 @@ async def test_an_unloaded_model_answers_what_it_still_had(unigram):
     assert unigram.calls[-1] == ("unload_model", "m")
 
 
+async def test_a_model_that_is_not_created_yet_can_be_removed(unigram):
+    async with running(unigram) as (scheduler, futures):
+        unigram.gate.clear()
+        add_model(scheduler, futures, unigram, "runs")
+        while not unigram.calls:  # noqa: ASYNC110 - it is another thread that says so
+            await asyncio.sleep(0.001)
+        add_model(scheduler, futures, unigram, "waits")
+        removed = [
+            asyncio.create_task(scheduler.remove_model(model_id)) for model_id in ("runs", "waits")
+        ]
+        await asyncio.sleep(0.01)
+        unigram.gate.set()
+        await asyncio.gather(*removed)
+        assert "was unloaded" in (await futures.wait("waits:0", 5)).error
+    assert unigram.calls == [("create_model", "runs"), ("unload_model", "runs")]
+
+
 async def test_results_are_bounded_and_the_fetched_go_first():
     futures = FutureStore(max_bytes=100, max_results=4)
     for number in range(3):
