@@ -2,93 +2,198 @@
 
 Every figure is the median wall time of fresh processes, taken in turn (A B C A B C …), so that a
 machine whose speed drifts changes all of them alike. Only ratios within one run mean anything.
+Byte code is cached, as it is where a package was installed; a first round that is not counted
+writes it.
 """
 
 import argparse
+import importlib.util
+import json
+import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
-from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
-BASELINE = "bare Python"
+from import_environments import ENVIRONMENTS, make_environments
+from import_variants import TECHNIQUES, write_variant
+
+ROOT = Path(__file__).parents[1]
 REGISTRY = (
     "from art.megatron.model_support import default_target_modules_for_model as f; "
     "f('Qwen/Qwen3-4B-Instruct-2507')"
 )
-PROGRAMS = {
-    BASELINE: "pass",
+ART = {
     "import art": "import art",
     "registry: import and ask": REGISTRY,
-    "import art.tinker.backend": "import art.tinker.backend",
+    "from art.tinker import TinkerBackend": "from art.tinker import TinkerBackend",
+    "art.Trajectory": "import art; art.Trajectory",
     "art.TrainableModel": "import art; art.TrainableModel",
-    "import pydantic": "import pydantic; pydantic.BaseModel",
-    "import openai": "import openai",
-    "import tinker": "import tinker",
-    "import torch": "import torch",
 }
 
 
-def seconds(code: str) -> float:
-    """Wall time of one fresh process that runs `code`."""
+class Program(NamedTuple):
+    """One line of code that fresh processes run."""
+
+    label: str
+    code: str
+    python: Path
+    path: Path | None = None
+
+
+def seconds(program: Program, byte_code: Path) -> float:
+    """Wall time of one fresh process that runs a program."""
+    environment = {
+        key: value
+        for key, value in os.environ.items()
+        if key not in ("PYTHONDONTWRITEBYTECODE", "PYTHONPATH", "ART_EAGER_IMPORT", "EAGER_IMPORT")
+    }
+    environment["PYTHONPYCACHEPREFIX"] = str(byte_code)
+    if program.path is not None:
+        environment["PYTHONPATH"] = str(program.path)
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True)
+    # The working directory is on sys.path; it must hold no package that is measured.
+    subprocess.run(
+        [program.python, "-c", program.code],
+        check=True,
+        env=environment,
+        cwd=byte_code,
+        stderr=subprocess.DEVNULL,
+    )
     return time.perf_counter() - started
 
 
-def measure(programs: dict[str, str], runs: int) -> dict[str, float]:
+def measure(programs: list[Program], runs: int) -> dict[Program, float]:
     """Median seconds of each program, over `runs` rounds, after one round to warm the disk."""
-    times: dict[str, list[float]] = {name: [] for name in programs}
-    for number in range(runs + 1):
-        for name, code in programs.items():
-            elapsed = seconds(code)
-            if number:
-                times[name].append(elapsed)
-    return {name: statistics.median(values) for name, values in times.items()}
+    times: dict[Program, list[float]] = {program: [] for program in programs}
+    with tempfile.TemporaryDirectory() as byte_code:
+        for number in range(runs + 1):
+            for program in programs:
+                elapsed = seconds(program, Path(byte_code))
+                if number:
+                    times[program].append(elapsed)
+    return {program: statistics.median(values) for program, values in times.items()}
 
 
-def plot(medians: dict[str, float], path: Path) -> None:
+def programs_of_art(python: Path) -> list[Program]:
+    """Bare Python, and the ways into art."""
+    return [
+        Program("bare Python", "pass", python),
+        *(Program(label, code, python, ROOT) for label, code in ART.items()),
+    ]
+
+
+def programs_of_techniques(python: Path, folder: Path, known: set[str]) -> list[Program]:
+    """The same package, made lazy in other ways."""
+    programs = []
+    for technique in TECHNIQUES:
+        if technique in known:
+            path = write_variant(ROOT / "art", folder / technique.replace(" ", "-"), technique)
+            programs.append(Program(f"{technique}: import art", "import art", python, path))
+            programs.append(Program(f"{technique}: registry", REGISTRY, python, path))
+    return programs
+
+
+def programs_of_others(folder: Path) -> list[Program]:
+    """Other packages, each with the bare Python of its own environment."""
+    programs = []
+    for name, (python, missing) in make_environments(folder).items():
+        programs.append(Program(f"bare Python ({name})", "pass", python))
+        for package, code in ENVIRONMENTS[name].items():
+            if code and package not in missing:
+                programs.append(Program(f"{package}: {code}", code, python))
+    return programs
+
+
+def table(medians: dict[Program, float]) -> list[dict[str, float | str]]:
+    """Rows of the table; each program's ratio is to bare Python in its own environment."""
+    base = {program.python: value for program, value in medians.items() if program.code == "pass"}
+    return [
+        {
+            "program": program.label,
+            "median_ms": value * 1e3,
+            "over_bare_ms": (value - base[program.python]) * 1e3,
+            "added": value / base[program.python] - 1,
+        }
+        for program, value in medians.items()
+    ]
+
+
+def plot(rows: list[dict[str, float | str]], path: Path) -> None:
     """Draw each program's cost beyond bare Python, in units of bare Python's start."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    base = medians[BASELINE]
-    names = [name for name in medians if name != BASELINE]
-    ratios = [medians[name] / base - 1 for name in names]
-    figure, axes = plt.subplots(figsize=(7, 0.4 * len(names) + 1), layout="constrained")
-    bars = axes.barh(names, [max(ratio, 0.001) for ratio in ratios])
-    axes.bar_label(bars, [f"{ratio:.2f}" for ratio in ratios], padding=3)
+    rows = [row for row in rows if not str(row["program"]).startswith("bare Python")]
+    names = [str(row["program"]).replace("; ", ";\n", 1)[:60] for row in rows]
+    added = [float(row["added"]) for row in rows]
+    figure, axes = plt.subplots(figsize=(9, 0.36 * len(names) + 1.2), layout="constrained")
+    ours = set(ART)
+    colours = ["C0" if row["program"] in ours else "0.65" for row in rows]
+    bars = axes.barh(names, [max(value, 0.01) for value in added], color=colours)
+    axes.bar_label(bars, [f"{value:.2f}" for value in added], padding=3)
+    axes.axvline(0.2, color="C3", linewidth=1, linestyle="--")
     axes.set(xscale="log", xlabel="added to starting Python (1 = bare Python's own start)")
     axes.invert_yaxis()
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=120)
 
 
-def main() -> None:
-    """Measure, print a table, and draw a picture if asked to."""
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
         epilog="example: python benchmarks/import_cost.py --runs 31 --plot import_cost.png",
     )
     parser.add_argument("--runs", type=int, default=31, help="fresh processes for each program")
+    parser.add_argument(
+        "--python", type=Path, default=Path(sys.executable), help="the interpreter to measure"
+    )
+    parser.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FOLDER",
+        help="measure other packages too, in environments made below this folder",
+    )
     parser.add_argument("--plot", type=Path, help="write a picture to this file")
-    options = parser.parse_args()
-    programs = {
-        name: code
-        for name, code in PROGRAMS.items()
-        if not name.startswith("import ") or find_spec(name.split()[1].split(".")[0])
-    }
-    medians = measure(programs, options.runs)
-    base = medians[BASELINE]
-    print(f"{'program':28} {'median':>10} {'over bare':>11} {'ratio':>7}")
-    for name, value in medians.items():
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print a table, and write the picture and the figures if asked to."""
+    options = _options()
+    known = set(TECHNIQUES) - {"lazy-imports", "etils"}
+    programs = programs_of_art(options.python.absolute())
+    with tempfile.TemporaryDirectory() as folder:
+        programs += programs_of_techniques(options.python.absolute(), Path(folder), known)
+        if options.compare is not None:
+            others = programs_of_others(options.compare.absolute())
+            # These two need their distributions, which the environment of the others has; what
+            # art's own modules need comes along.
+            python = others[0].python
+            site = Path(importlib.util.find_spec("lazy_loader").origin).parents[1]
+            for technique in ("lazy-imports", "etils"):
+                for each in programs_of_techniques(python, Path(folder), {technique}):
+                    others.append(each)
+                    (each.path / "lazy_loader").exists() or (each.path / "lazy_loader").symlink_to(
+                        site / "lazy_loader"
+                    )
+            programs += others
+        rows = table(measure(programs, options.runs))
+    print(f"{'program':62} {'median':>10} {'over bare':>11} {'added':>7}")
+    for row in rows:
         print(
-            f"{name:28} {value * 1e3:7.1f} ms {(value - base) * 1e3:8.1f} ms {value / base:6.2f}x"
+            f"{row['program']:62} {row['median_ms']:7.1f} ms {row['over_bare_ms']:8.1f} ms"
+            f" {row['added']:7.2f}"
         )
+    if options.json:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
     if options.plot:
-        plot(medians, options.plot)
+        plot(rows, options.plot)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from art.cli import serve_command
+from art.cli import imports_command, serve_command
 from art.errors import ArtError
 
 
@@ -52,4 +52,5 @@ def _parser() -> argparse.ArgumentParser:
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     serve_command.add(commands)
+    imports_command.add(commands)
     return parser
