@@ -42,6 +42,18 @@ class UnsupportedModelArchitectureError(ArtError, ValueError):
     """A model has no entry in the Megatron model-support registry."""
 
 
+class ModelSupportPluginError(ArtError, RuntimeError):
+    """A model family of another distribution cannot be loaded, or claims what is taken."""
+
+
+class ModelSupportPluginWarning(UserWarning):
+    """A model family of another distribution was left out. All others are there."""
+
+
+class DependencyFloorError(ArtError, RuntimeError):
+    """A model family needs a newer version of something than the one that is installed."""
+
+
 class AdapterFormatError(ArtError, ValueError):
     """LoRA tensors have names, ranks or shapes that their format does not allow."""
 
@@ -120,3 +132,7 @@ class AuthenticationError(ArtError, PermissionError):
 
 class EngineBusyError(EngineError):
     """The engine's queue is full; the request can be sent again later."""
+
+
+class IncompatibleEngineError(ArtError, RuntimeError):
+    """megatron-core is not as art expects it where art adapts it."""

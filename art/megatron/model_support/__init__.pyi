@@ -1,4 +1,6 @@
 from . import handlers as handlers
+from .plugins import ModelSupportPlugin as ModelSupportPlugin
+from .plugins import list_model_support_plugins as list_model_support_plugins
 from .protocol import ModelSupportHandler as ModelSupportHandler
 from .protocol import NativeVllmLoraStatus as NativeVllmLoraStatus
 from .protocol import RolloutWeightsMode as RolloutWeightsMode

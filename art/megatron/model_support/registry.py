@@ -1,5 +1,8 @@
 """The families that art's megatron engine knows, and questions that this data answers.
 
+Families of other distributions (:mod:`.plugins`) are looked for when a model is not of art's own,
+and when all are listed.
+
 No question here loads torch or megatron; only :func:`get_model_support_handler` and
 :func:`get_model_support_handler_for_spec` load a handler, since a handler is what they return.
 """
@@ -183,6 +186,9 @@ def get_model_support_spec(
     spec = _SPEC_OF_MODEL.get(base_model)
     if spec is not None:
         return spec
+    for spec in _plugin_specs():
+        if base_model in spec.model_names:
+            return spec
     if allow_unvalidated_arch:
         return _PROBE_SPEC_OF_MODEL.get(base_model, DEFAULT_DENSE_SPEC)
     raise _unsupported(base_model)
@@ -212,16 +218,23 @@ def get_model_support_handler_for_spec(spec: ModelSupportSpec) -> "ModelSupportH
     """Load the handler that a spec names. This imports torch and megatron.
 
     Args:
-        spec: A spec of this registry.
+        spec: A spec of this registry, or of a plug-in.
 
     Returns:
         The handler; the same object at every call.
 
     Raises:
         MissingExtraError: The extra ``megatron`` is not installed.
+        DependencyFloorError: An engine's installed version is below the family's floor.
+        ModelSupportPluginError: The plug-in's handler cannot be loaded, or is none.
     """
     from . import handlers
+    from .floors import require_floors
+    from .plugins import load_plugin_handler, source_of
 
+    require_floors(spec, source=source_of(spec))
+    if ":" in spec.handler.handler_name:
+        return load_plugin_handler(spec)
     handler: ModelSupportHandler = getattr(handlers, spec.handler.handler_name)
     return handler
 
@@ -300,26 +313,46 @@ def model_requires_merged_rollout(base_model: str, *, allow_unvalidated_arch: bo
 
 def is_model_support_registered(base_model: str) -> bool:
     """Say whether a model is registered, by its Hugging Face name."""
-    return base_model in _SPEC_OF_MODEL
+    return base_model in _SPEC_OF_MODEL or any(
+        base_model in spec.model_names for spec in _plugin_specs()
+    )
 
 
 def list_model_support_specs() -> list[ModelSupportSpec]:
-    """List the registered families, without the default for models that are not registered."""
-    return list(VALIDATED_MODEL_SUPPORT_SPECS)
+    """List the registered families: art's own, then those of plug-ins.
+
+    Without the default for models that are not registered.
+    """
+    return [*VALIDATED_MODEL_SUPPORT_SPECS, *_plugin_specs()]
+
+
+def _plugin_specs() -> list[ModelSupportSpec]:
+    # Imported here: finding entry points costs more than every question about art's own models.
+    from .plugins import plugin_specs
+
+    return plugin_specs()
 
 
 def _unsupported(base_model: str) -> UnsupportedModelArchitectureError:
     from difflib import get_close_matches
 
+    from .plugins import list_model_support_plugins
+
     # Names differ in case more often than in anything else.
-    names = {name.lower(): name for name in _SPEC_OF_MODEL}
+    known = [*_SPEC_OF_MODEL, *(name for spec in _plugin_specs() for name in spec.model_names)]
+    names = {name.lower(): name for name in known}
     near = [names[name] for name in get_close_matches(base_model.lower(), names, n=3)]
     hint = (
         f"Did you mean {' or '.join(map(repr, near))}?"
         if near
         else "list_model_support_specs() lists the models that are."
     )
+    refused = "".join(
+        f" A plug-in was left out, which may have it: {plugin.error}."
+        for plugin in list_model_support_plugins()
+        if plugin.error is not None
+    )
     return UnsupportedModelArchitectureError(
         f"{base_model!r} is not a model that art's megatron engine is validated for. {hint} "
-        "To try it as a plain dense model, pass allow_unvalidated_arch=True."
+        f"To try it as a plain dense model, pass allow_unvalidated_arch=True.{refused}"
     )

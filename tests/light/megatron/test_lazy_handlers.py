@@ -28,17 +28,17 @@ def test_questions_load_no_handler_and_nothing_heavy() -> None:
         import sys
         before = set(sys.modules)
         from art.megatron.model_support import (
+            VALIDATED_MODEL_SUPPORT_SPECS,
             UnsupportedModelArchitectureError,
             default_target_modules_for_model,
             get_model_support_spec,
             handlers,
             is_model_support_registered,
-            list_model_support_specs,
             model_requires_merged_rollout,
             model_uses_expert_parallel,
             native_vllm_lora_status_for_model,
         )
-        for spec in list_model_support_specs():
+        for spec in VALIDATED_MODEL_SUPPORT_SPECS:
             for name in spec.model_names:
                 default_target_modules_for_model(name)
                 native_vllm_lora_status_for_model(name)
@@ -47,7 +47,7 @@ def test_questions_load_no_handler_and_nothing_heavy() -> None:
                 is_model_support_registered(name)
                 hash(get_model_support_spec(name))
         dir(handlers)
-        repr(list_model_support_specs())
+        repr(VALIDATED_MODEL_SUPPORT_SPECS)
         print(*sorted(set(sys.modules) - before))
         """
     ).split()

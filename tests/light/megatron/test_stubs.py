@@ -247,7 +247,10 @@ def _is_base_of(stubs: Stubs, name: Name, called: set[Name]) -> bool:
 
 def _stub_file(stubs: Stubs, name: Name) -> str:
     if name.module in stubs.trees:
-        return str(stubs.trees[name.module][0].relative_to(stubs.folder.parent))
+        path = stubs.trees[name.module][0].relative_to(stubs.folder.parent)
+        if path.stem != "__init__":
+            return str(path)
+        return f"{path} (or {path.with_name(name.name + '.pyi')}, if it is a module)"
     return f"{stubs.folder.name}/{name.module.replace('.', '/')}.pyi (a new file)"
 
 

@@ -1,0 +1,1 @@
+"""Qwen2.5 for art's megatron engine."""

@@ -1,0 +1,78 @@
+"""Distributions with plug-ins, as pip unpacks them, and a fresh interpreter that finds them."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+SPEC = """
+    from art.megatron.model_support.spec import DependencyFloor, HandlerMeta, ModelSupportSpec
+
+    SPEC = ModelSupportSpec(
+        handler=HandlerMeta(key={key!r}, handler_name={handler_name!r}),
+        model_names={models!r},
+        default_target_modules=("q_proj", "o_proj"),
+        dependency_floor=DependencyFloor({floor}),
+    )
+"""
+
+
+class Site:
+    """A folder on the path of the interpreters that it starts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def install(self, name: str, files: dict[str, str], entry_points: dict[str, str]) -> None:
+        """Unpack a distribution whose files and entry points are given."""
+        info = self.folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        info.mkdir(parents=True)
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        lines = [f"{key} = {address}" for key, address in entry_points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[art.model_support]", *lines]))
+        for path, text in files.items():
+            (self.folder / path).write_text(textwrap.dedent(text))
+
+    def install_family(
+        self,
+        name: str,
+        *,
+        key: str,
+        models: object = (),
+        floor: str = "",
+        handler_name: str | None = None,
+    ) -> None:
+        """Unpack a distribution with one family, whose module has the distribution's name."""
+        module = name.replace("-", "_")
+        address = handler_name or f"{module}_handler:HANDLER"
+        spec = SPEC.format(key=key, models=models, floor=floor, handler_name=address)
+        self.install(name, {f"{module}.py": spec}, {key: f"{module}:SPEC"})
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Start Python with the folder on its path."""
+        return subprocess.run(
+            [sys.executable, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            env={**os.environ, "PYTHONPATH": str(self.folder), "COLUMNS": "100"},
+        )
+
+    def python(self, code: str, *, expect_stderr: bool = False) -> str:
+        """Run code that must succeed; return what it printed."""
+        result = self.run("-c", textwrap.dedent(code))
+        assert result.returncode == 0, result.stderr
+        assert expect_stderr or not result.stderr, result.stderr
+        return result.stdout
+
+    def art(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run the command ``art``."""
+        return self.run("-m", "art.cli", *arguments)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path / "site")
