@@ -51,6 +51,10 @@ def get_model_config(
             **config.get("trainer_args", {}),
         },
     }
+    if "chat_template" in config:
+        result["chat_template"] = config["chat_template"]
+    if "chat_template_kwargs" in config:
+        result["chat_template_kwargs"] = config["chat_template_kwargs"]
     if "allow_unvalidated_arch" in config:
         result["allow_unvalidated_arch"] = config["allow_unvalidated_arch"]
     if "trainer_gpu_ids" in config:

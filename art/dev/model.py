@@ -74,11 +74,9 @@ class TinkerArgs(TypedDict, total=False):
     """Settings of a Tinker backend.
 
     Attributes:
-        renderer_name: How a conversation becomes tokens.
         training_client_args: Arguments of the training client.
     """
 
-    renderer_name: str
     training_client_args: TinkerTrainingClientArgs
 
 
@@ -241,6 +239,8 @@ class InternalModelConfig(TypedDict, total=False):
         inference_gpu_ids: GPUs that serve.
         rollout_weights_mode: ``"lora"`` serves the adapter beside the base model, ``"merged"``
             serves weights that the adapter was merged into.
+        chat_template: Jinja text that renders conversations, instead of the tokenizer's own.
+        chat_template_kwargs: Variables for it, such as ``{"enable_thinking": False}``.
         allow_unvalidated_arch: Take models that the model-support registry does not list.
     """
 
@@ -252,4 +252,6 @@ class InternalModelConfig(TypedDict, total=False):
     trainer_gpu_ids: list[int]
     inference_gpu_ids: list[int]
     rollout_weights_mode: RolloutWeightsMode
+    chat_template: str
+    chat_template_kwargs: dict[str, Any]
     allow_unvalidated_arch: bool

@@ -104,7 +104,8 @@ class TinkerService:
 
         Args:
             config: ``server_args`` may name ``host`` (127.0.0.1 by default), ``port`` (a free
-                one), ``api_key`` (a random one) and ``chat_template`` (the tokenizer's own).
+                one), ``api_key`` (a random one) and ``chat_template`` (the model config's, or else
+                the tokenizer's own).
 
         Returns:
             The host and port of the endpoint, the same ones if it is running already.
@@ -120,9 +121,14 @@ class TinkerService:
             session, client = await self._ready()
             if self._server is None:
                 tokenizer = await asyncio.to_thread(client.get_tokenizer)
+                template = server_args.get("chat_template") or self.config.get("chat_template")
                 server = OpenAIServer(
                     self._samplers,
-                    ChatTemplate(tokenizer, template=server_args.get("chat_template")),
+                    ChatTemplate(
+                        tokenizer,
+                        template=template,
+                        template_kwargs=self.config.get("chat_template_kwargs"),
+                    ),
                     max_context_length=session.max_context_length,
                     host=server_args.get("host") or "127.0.0.1",
                     port=server_args.get("port", 0),

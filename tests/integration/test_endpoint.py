@@ -137,3 +137,31 @@ async def test_a_conversation_becomes_one_sequence(model: art.TrainableModel[Non
     sampled = [token for choice in choices for token in (choice.model_extra or {})["token_ids"]]
     trained = np.concatenate([each.tokens[each.mask] for each in batch.sequences])
     assert trained.tolist() == sampled
+
+
+async def test_a_template_of_ones_own_with_tools(
+    backend: art.TinkerBackend, engine_server: Any
+) -> None:
+    template = (
+        "{% for tool in tools or [] %}<tool_call>{{ tool.function.name }}</tool_call>{% endfor %}"
+        "{{ greeting }}{% for message in messages %}<|im_start|>{{ message.content }}<|im_end|>"
+        "{% endfor %}<|im_start|>"
+    )
+    model = art.TrainableModel(
+        name="agent",
+        project="p",
+        base_model=engine_server.base_model,
+        _internal_config={
+            "chat_template": template,
+            "chat_template_kwargs": {"greeting": "Good day"},
+        },
+    )
+    await model.register(backend)
+    tokenizer = AutoTokenizer.from_pretrained(engine_server.base_model)
+    tool = {"type": "function", "function": {"name": "search"}}
+    choice = (await ask(model, tools=[tool])).choices[0]
+    assert tokenizer.decode(choice.prompt_token_ids) == (
+        "<tool_call>search</tool_call>Good day<|im_start|>Is the sky blue?<|im_end|><|im_start|>"
+    )
+    other = await ask(model, extra_body={"chat_template_kwargs": {"greeting": "Hi"}})
+    assert "Hi<|im_start|>" in tokenizer.decode(other.choices[0].prompt_token_ids)
