@@ -40,14 +40,7 @@ def append_history(output_dir: Path, metrics: Mapping[str, float], step: int) ->
         name: value for name, value in metrics.items() if math.isfinite(value)
     }
     row |= {"step": step, "recorded_at": datetime.now().isoformat()}
-    line = (json.dumps(row, allow_nan=False) + "\n").encode()
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with (output_dir / HISTORY).open("ab+", buffering=0) as file:
-        if file.tell():
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                line = b"\n" + line
-        file.write(line)
+    _append_lines(output_dir / HISTORY, json.dumps(row, allow_nan=False) + "\n")
 
 
 def read_history(output_dir: Path) -> list[dict[str, Any]]:
@@ -103,25 +96,38 @@ def trajectories_path(output_dir: Path, split: str, step: int) -> Path:
     return output_dir / "trajectories" / path_component("split", split) / f"{step:04d}.jsonl"
 
 
-def write_trajectory_groups(path: Path, groups: Iterable["TrajectoryGroup"]) -> None:
-    """Write groups as JSON, one a line, replacing the file in one step.
+def append_trajectory_groups(path: Path, groups: Iterable["TrajectoryGroup"]) -> None:
+    """Append groups as JSON, one a line.
+
+    A step can be logged more than once: it is not over when every group was dropped. So nothing
+    that was logged before is replaced.
 
     Args:
         path: The file; see :func:`trajectories_path`.
-        groups: What to write.
+        groups: What to append.
 
     Raises:
         OSError: The file cannot be written; what was there before is intact.
     """
-    _replace(path, "".join(group.model_dump_json() + "\n" for group in groups))
+    _append_lines(path, "".join(group.model_dump_json() + "\n" for group in groups))
 
 
 def read_trajectory_groups(path: Path) -> list["TrajectoryGroup"]:
-    """Read what :func:`write_trajectory_groups` wrote, Choices with their token ids included."""
+    """Read what :func:`append_trajectory_groups` wrote, Choices with their token ids included.
+
+    A line that a crash cut short is left out, with a warning.
+    """
     from art.trajectories import TrajectoryGroup
 
-    with path.open(encoding="utf-8") as lines:
-        return [TrajectoryGroup.model_validate_json(line) for line in lines]
+    groups = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
+        if not line:
+            continue
+        try:
+            groups.append(TrajectoryGroup.model_validate_json(line))
+        except ValueError:
+            logger.warning("%s: line %d is incomplete and was left out", path, number)
+    return groups
 
 
 def write_state(output_dir: Path, state: Mapping[str, Any]) -> None:
@@ -171,3 +177,15 @@ def _replace(path: Path, text: str) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def _append_lines(path: Path, lines: str) -> None:
+    """Append whole lines in one write, after closing off a line that a crash cut short."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = lines.encode()
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                data = b"\n" + data
+        file.write(data)

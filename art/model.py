@@ -220,8 +220,8 @@ class Model(BaseModel, Generic[ConfigT]):
 
         One row goes to ``history.jsonl``: the means of :func:`art.metrics.step_metrics`, then
         ``metrics``. Trajectories go to ``trajectories/<split>/<step>.jsonl``, one group a line,
-        and replace what was logged of the same split and step. (ART 0.5 writes parquet there;
-        JSON lines need no pyarrow, and keep a Choice's token ids.)
+        after what was logged of the same split and step. (ART 0.5 writes parquet there; JSON
+        lines need no pyarrow, and keep a Choice's token ids.)
 
         Args:
             trajectories: Groups, or one; or trajectories and exceptions, which become one group.
@@ -242,7 +242,7 @@ class Model(BaseModel, Generic[ConfigT]):
         row: dict[str, float] = {}
         if groups is not None:
             path = history.trajectories_path(self.get_output_dir(), split, step)
-            await asyncio.to_thread(history.write_trajectory_groups, path, groups)
+            await asyncio.to_thread(history.append_trajectory_groups, path, groups)
             row |= step_metrics(groups)
         row |= metrics or {}
         if row:

@@ -85,11 +85,20 @@ class TestTrajectories:
             TrajectoryGroup([Trajectory(reward=1, logs=["a\nb\u2028"]), ValueError("x")]),
             TrajectoryGroup([]),
         ]
-        history.write_trajectory_groups(path, groups)
+        history.append_trajectory_groups(path, groups)
         assert len(path.read_bytes().splitlines()) == 2
         read = history.read_trajectory_groups(path)
         assert [group.model_dump() for group in read] == [group.model_dump() for group in groups]
         assert list(path.parent.iterdir()) == [path]
+
+    def test_a_step_that_is_logged_again_loses_nothing(self, tmp_path: Path) -> None:
+        path = history.trajectories_path(tmp_path, "train", 1)
+        history.append_trajectory_groups(path, [TrajectoryGroup([Trajectory(reward=1)])])
+        with path.open("ab") as file:
+            file.write(b'{"trajectories": [{"rew')  # a crash
+        history.append_trajectory_groups(path, [TrajectoryGroup([Trajectory(reward=2)])])
+        read = history.read_trajectory_groups(path)
+        assert [trajectory.reward for group in read for trajectory in group] == [1, 2]
 
     def test_a_split_is_a_folder_name(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigurationError, match="split"):
