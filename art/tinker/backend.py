@@ -125,9 +125,13 @@ class TinkerBackend:
 
     async def close(self) -> None:
         """Stop the endpoints and end the sessions. Checkpoints stay."""
+        from contextlib import AsyncExitStack
+
         services, self._services = self._services, {}
-        for service in services.values():
-            await service.aclose()
+        async with AsyncExitStack() as stack:
+            # All of them are closed, even where one fails.
+            for service in services.values():
+                stack.push_async_callback(service.aclose)
 
     async def _prepare_backend_for_training(
         self, model: "AnyTrainableModel", config: "OpenAIServerConfig | None"

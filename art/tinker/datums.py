@@ -69,23 +69,23 @@ def imitation_datums(sequences: Sequence[TrainingSequence]) -> list[tinker.Datum
     return [_datum(sequence, weights=sequence.mask.astype(np.float32)) for sequence in sequences]
 
 
-def check_context_length(sequences: Sequence[TrainingSequence], max_context_length: int) -> None:
+def check_context_length(sequences: Sequence[TrainingSequence], max_tokens: int) -> None:
     """Refuse sequences that the model cannot take, before anything is sent.
 
     Args:
         sequences: Training sequences.
-        max_context_length: Of the model, in tokens.
+        max_tokens: How many tokens of a sequence fit the model's context.
 
     Raises:
         ContextLengthError: Names the first sequence that is too long, and how many are.
     """
     lengths = [len(sequence.tokens) for sequence in sequences]
-    too_long = [index for index, length in enumerate(lengths) if length > max_context_length]
+    too_long = [index for index, length in enumerate(lengths) if length > max_tokens]
     if too_long:
         first = too_long[0]
         raise ContextLengthError(
             f"training sequence {first} of {len(sequences)} has {lengths[first]} tokens, more "
-            f"than the model's context of {max_context_length} ({len(too_long)} sequences are "
+            f"than the {max_tokens} that fit the model's context ({len(too_long)} sequences are "
             "too long); shorten the prompts or lower max_tokens"
         )
 

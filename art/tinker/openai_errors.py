@@ -69,7 +69,7 @@ def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of an app in the OpenAI API's shape."""
 
     @app.exception_handler(RequestValidationError)
-    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         first = error.errors()[0]
         # The first part of a location is "body"; an empty rest is the body as a whole.
         param = ".".join(str(part) for part in first["loc"][1:]) or None
@@ -77,12 +77,12 @@ def add_error_handlers(app: FastAPI) -> None:
         return _response(RequestError(400, message, param=param))
 
     @app.exception_handler(HTTPException)
-    def refused(request: Request, error: HTTPException) -> JSONResponse:
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
         refusal = RequestError(error.status_code, str(error.detail))
         return _response(refusal, error.headers)
 
     @app.exception_handler(Exception)
-    def failed(request: Request, error: Exception) -> JSONResponse:
+    async def failed(request: Request, error: Exception) -> JSONResponse:
         return _response(as_request_error(error))
 
     for kind in (RequestError, ConfigurationError, InvalidRequestError, EngineError):

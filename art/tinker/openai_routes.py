@@ -54,16 +54,17 @@ def create_app(endpoint: Endpoint) -> FastAPI:
     return app
 
 
-def _endpoint(request: Request) -> Endpoint:
+async def _endpoint(request: Request) -> Endpoint:
     endpoint = request.app.state.endpoint
     assert isinstance(endpoint, Endpoint)
     return endpoint
 
 
+# Dependencies and handlers are all async: FastAPI runs the others in threads, one hop for each.
 EndpointDependency = Annotated[Endpoint, Depends(_endpoint)]
 
 
-def _authorize(request: Request, endpoint: EndpointDependency) -> None:
+async def _authorize(request: Request, endpoint: EndpointDependency) -> None:
     scheme, _, key = request.headers.get("authorization", "").partition(" ")
     known = secrets.compare_digest(key.strip().encode(), endpoint.api_key.encode())
     if scheme.lower() != "bearer" or not known:
@@ -80,18 +81,18 @@ _routes = APIRouter(dependencies=[Depends(_authorize)])
 
 
 @_open_routes.get("/health")
-def _health() -> dict[str, str]:
+async def _health() -> dict[str, str]:
     return {"status": "ok"}
 
 
 @_routes.get("/models")
-def _list_models(endpoint: EndpointDependency) -> dict[str, object]:
+async def _list_models(endpoint: EndpointDependency) -> dict[str, object]:
     return {"object": "list", "data": [_card(model) for model in endpoint.samplers.models()]}
 
 
 # Names of base models hold slashes.
 @_routes.get("/models/{name:path}")
-def _get_model(name: str, endpoint: EndpointDependency) -> dict[str, object]:
+async def _get_model(name: str, endpoint: EndpointDependency) -> dict[str, object]:
     return _card(_find_model(name, endpoint))
 
 

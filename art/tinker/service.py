@@ -160,7 +160,9 @@ class TinkerService:
         start = time.monotonic()
         async with self._exclusively():
             session, client = await self._ready()
-            check_context_length(sequences, session.max_context_length)
+            # A server scores tokens as a prompt, and wants room to sample one more.
+            room = 1 if config.kl_penalty_coef else 0
+            check_context_length(sequences, session.max_context_length - room)
             data = await step_data(session, sequences, config)
             try:
                 metrics = await self._take_step(session, client, data, config)

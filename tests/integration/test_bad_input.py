@@ -90,9 +90,11 @@ async def test_groups_that_cannot_be_trained_on(
         with pytest.raises(error):
             await backend.train(model, [group([0.0, 1.0], choice), bad])
         await assert_step_stays(backend, model)
-    # As long as the context is not too long.
-    fits = group([0.0, 1.0], made_choice(list(range(1, 512)), [3]))
-    assert (await backend.train(model, [fits])).step == 1
+    long = group([0.0, 1.0], made_choice(list(range(1, 512)), [3]))
+    with pytest.raises(ContextLengthError, match="the 511 that fit"):
+        await backend.train(model, [long], kl_penalty_coef=0.1)
+    # Without the penalty it fits.
+    assert (await backend.train(model, [long])).step == 1
 
 
 async def test_equal_rewards_take_no_step(

@@ -98,5 +98,5 @@ def test_too_long_a_sequence_is_named() -> None:
         )
 
     check_context_length([of(8)], 8)
-    with pytest.raises(ContextLengthError, match=r"sequence 1 of 3 has 9 tokens.*context of 8"):
+    with pytest.raises(ContextLengthError, match=r"sequence 1 of 3 has 9 tokens.*the 8 that fit"):
         check_context_length([of(8), of(9), of(8)], 8)
