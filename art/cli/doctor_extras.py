@@ -13,7 +13,7 @@ _NOT_SHOWN = ("dev", "examples")
 # The form in which build backends write a requirement. packaging reads any, in twice the time that
 # the rest of `art doctor` takes.
 _REQUIREMENT = re.compile(
-    r"(?P<name>[\w.-]+)\s*(\[(?P<extras>[\w.,\s-]+)\])?\s*\(?(?P<versions>[^;()]*)\)?"
+    r"(?P<name>[\w.-]+)\s*(\[(?P<extras>[\w.,\s-]+)\])?\s*\(?(?P<versions>[^;()@]*)\)?\s*"
     r"(;\s*(?P<marker>.*))?"
 )
 _EXTRA = re.compile(r"""extra == ['"]([\w.-]+)['"]""")
@@ -90,16 +90,26 @@ def installed_extras(distribution: str = "art-rl") -> list[Extra]:
 
 def _of_extra(lines: list[str], extra: str) -> Iterator[Requirement]:
     for line in lines:
-        match = _REQUIREMENT.fullmatch(line)
-        if match is None or not match["marker"] or not _applies(match["marker"], extra):
+        name, extras, versions, marker = _parse(line)
+        if not marker or not _applies(marker, extra):
             continue
-        if match["extras"]:  # an extra of its own, or of art itself
-            own = [] if match["name"] != "art-rl" else match["extras"].split(",")
-            for name in own:
-                yield from _of_extra(lines, name.strip())
-        if match["name"] != "art-rl":
-            versions = match["versions"].strip()
-            yield Requirement(match["name"], versions, installed_version(match["name"]))
+        if name == "art-rl":  # an extra that brings another
+            for other in extras:
+                yield from _of_extra(lines, other)
+        else:
+            yield Requirement(name, versions, installed_version(name))
+
+
+def _parse(line: str) -> tuple[str, list[str], str, str]:
+    """Take a requirement apart: name, extras, versions, marker."""
+    match = _REQUIREMENT.fullmatch(line)
+    if match is None:
+        from packaging import requirements
+
+        parsed = requirements.Requirement(line)
+        return parsed.name, list(parsed.extras), str(parsed.specifier), str(parsed.marker or "")
+    extras = [name.strip() for name in (match["extras"] or "").split(",") if name.strip()]
+    return match["name"], extras, match["versions"].strip(), match["marker"] or ""
 
 
 def _applies(marker: str, extra: str) -> bool:

@@ -31,7 +31,7 @@ def show_table(*, every_model: bool) -> None:
         print(line)
     print()
     if engine is None:
-        print(f'engine: {_ENGINE} is not installed; to get it: pip install "art-rl[megatron]"')
+        print(f'engine: {_ENGINE} is not installed: pip install "art-rl[megatron]"')
     else:
         print(f"engine: {_ENGINE} {engine}")
     for plugin in list_model_support_plugins():
