@@ -8,24 +8,33 @@ LIGHT := .venv-tinker/bin/python
 export PYTHONUNBUFFERED := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help quickstart test test-light test-full check format clean
+.PHONY: help quickstart test test-light test-full test-eager test-pythons check format clean
 
 help:
 	@echo "make quickstart   set up, then train a real model on this machine (minutes)"
 	@echo "make test         set up, then run all tests"
+	@echo "make test-pythons the light half of the tests on every Python that is here"
 	@echo "make check        ruff, mypy --strict, import contracts, stub grammar"
 	@echo "make format       let ruff format and fix"
 
 quickstart: .venv/.local
 	$(PY) examples/quickstart.py
 
-test: test-light test-full
+test: test-light test-full test-eager
 
 test-light: .venv-tinker/.ready
 	$(LIGHT) -m pytest tests/light -n 2
 
 test-full: .venv/.ready .venv-tinker/.ready
 	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile
+
+# Every public name that is installed is loaded at once: with all engines, and with none.
+test-eager: .venv/.ready .venv-tinker/.ready
+	ART_EAGER_IMPORT=1 $(PY) -W ignore -c "import art"
+	ART_EAGER_IMPORT=1 $(LIGHT) -c "import art"
+
+test-pythons: .venv/.ready
+	$(PY) -m nox
 
 check: .venv/.ready .venv-tinker/.ready
 	$(PY) -m ruff check .
@@ -58,5 +67,5 @@ clean:
 
 .venv-tinker/.ready: pyproject.toml constraints.txt | .venv-tinker/bin/python
 	@echo "Installing the client alone into .venv-tinker ..."
-	$(LIGHT) $(INSTALL) --editable '.[tinker]' pytest pytest-asyncio pytest-xdist hypothesis
+	$(LIGHT) $(INSTALL) --editable '.[tinker]' pytest pytest-asyncio pytest-xdist hypothesis cloudpickle
 	@touch $@

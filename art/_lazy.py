@@ -44,7 +44,7 @@ _MODULES_OF_EXTRA = {
     "tinker": _TINKER,
     "local": f"{_TINKER} accelerate gguf huggingface_hub peft safetensors tokenizers torch"
     " zstandard",
-    "megatron": "einops megatron psutil safetensors torch transformers",
+    "megatron": "einops huggingface_hub megatron packaging psutil safetensors torch transformers",
 }
 
 

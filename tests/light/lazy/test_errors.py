@@ -21,7 +21,7 @@ MODULES_OF_DISTRIBUTION = {
     "megatron-core": {"megatron"},
     "pyyaml": {"yaml"},
     "tinker": {"tinker", "google"},
-    "transformers": {"transformers", "huggingface_hub", "tokenizers"},
+    "transformers": {"transformers", "huggingface_hub", "packaging", "tokenizers"},
 }
 
 
