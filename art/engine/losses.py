@@ -1,8 +1,8 @@
 """The losses of the wire, by name.
 
-The formulas, input names, configuration keys and defaults are those of Thinking Machines'
-documentation, https://tinker-docs.thinkingmachines.ai/tinker/losses and the page of each loss
-under it. Every loss is a sum over tokens. ``p`` is the policy that is trained, ``q`` the one that
+The formulas, input names and configuration keys are those of Thinking Machines' documentation,
+https://tinker-docs.thinkingmachines.ai/tinker/losses and the page of each loss under it; each
+default names its own source where that is another. Every loss is a sum over tokens. ``p`` is the policy that is trained, ``q`` the one that
 sampled.
 
 Shapes: T tokens of one datum, K targets a position.
@@ -53,7 +53,7 @@ class Loss:
 def cross_entropy(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
     """``-weights * log p``. Inputs: ``weights`` ``[T]`` or ``[T, K]``, 1 where absent.
 
-    Source: https://tinker-docs.thinkingmachines.ai/tinker/losses/cross-entropy
+    Source: https://tinker-docs.thinkingmachines.ai/tinker/losses
     """
     weights = inputs.get("weights")
     return -logprobs if weights is None else -weights * logprobs
@@ -71,7 +71,7 @@ def ppo(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
     """``-min(r * A, clip(r, low, high) * A)``, token by token, with ``r = p / q``.
 
     Configuration: ``clip_low_threshold`` (0.8) and ``clip_high_threshold`` (1.2), bounds of the
-    ratio itself. Sources: Schulman et al. 2017 (arXiv:1707.06347), equation 7;
+    ratio itself. Sources: Schulman et al. 2017 (arXiv:1707.06347);
     https://tinker-docs.thinkingmachines.ai/tinker/losses/ppo
     """
     return _clipped_objective(_ratio(logprobs, inputs), inputs, config)
@@ -82,7 +82,7 @@ def cispo(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tenso
 
     A clipped token keeps its gradient; only the coefficient is bounded. Configuration:
     ``clip_low_threshold`` (0.0) and ``clip_high_threshold`` (4.0). Sources: MiniMax-M1
-    (arXiv:2506.13585), section 3.1; https://tinker-docs.thinkingmachines.ai/tinker/losses/cispo
+    (arXiv:2506.13585); https://tinker-docs.thinkingmachines.ai/tinker/losses/cispo
     """
     coefficient = _clip(_ratio(logprobs, inputs), config).detach()
     return -coefficient * logprobs * inputs["advantages"]
@@ -104,7 +104,7 @@ def gspo(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor
     The ratio is the geometric mean of the token ratios over the tokens that
     ``sequence_ratio_mask`` marks. Configuration: ``clip_low_threshold`` (1 - 3e-4) and
     ``clip_high_threshold`` (1 + 4e-4), the paper's values. Sources: Zheng et al. 2025
-    (arXiv:2507.18071), equations 13 and 14 and section 5.1;
+    (arXiv:2507.18071), clip ranges of its section 5.1;
     https://tinker-docs.thinkingmachines.ai/tinker/losses/gspo
     """
     sampled = inputs["sequence_ratio_mask"] != 0
