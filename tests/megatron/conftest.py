@@ -59,26 +59,21 @@ OF_FAMILY: dict[str, dict[str, object]] = {
 }
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def one_process() -> Iterator[None]:
-    """A gloo group of one, and no CUDA device where megatron asks for the current one."""
+    """A gloo group of one process, and megatron on its CPU."""
     pytest.importorskip("megatron.core", reason="needs the extra megatron")
     from megatron.core import parallel_state
-    from megatron.core.ssm import gated_delta_net
-    from megatron.core.tensor_parallel.random import initialize_rng_tracker
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(torch.cuda, "current_device", lambda: torch.device("cpu"))
-    # Its kernel is FLA's, for GPUs only; building the layer does not call it.
-    patch.setattr(gated_delta_net, "HAVE_FLA", True)
+    from art.megatron.cpu import megatron_on_cpu
+
     store = torch.distributed.HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     parallel_state.initialize_model_parallel()
-    initialize_rng_tracker(inference_rng_tracker=True, force_reset=True)
-    yield
+    with megatron_on_cpu():
+        yield
     parallel_state.destroy_model_parallel()
     torch.distributed.destroy_process_group()
-    patch.undo()
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ def collect_layer_families(config: TransformerConfig) -> list[LayerFamilyInstanc
         ConfigurationError: The config's pattern of layers cannot be read.
     """
     try:
-        linear_attention, moe = _layer_patterns(config)
+        linear_attention, moe = layer_patterns(config)
     except (AssertionError, ValueError) as error:
         # Megatron asserts on patterns whose length is not the number of layers.
         raise ConfigurationError(f"the config's pattern of layers is invalid: {error}") from error
@@ -45,7 +45,7 @@ def collect_layer_families(config: TransformerConfig) -> list[LayerFamilyInstanc
     return [family for family in families if family.layer_indices]
 
 
-def _layer_patterns(config: TransformerConfig) -> tuple[list[int], list[int]]:
+def layer_patterns(config: TransformerConfig) -> tuple[list[int], list[int]]:
     """Say of each layer whether its attention is linear, and whether its MLP is routed."""
     no_layer = [0] * config.num_layers
     linear_attention = (

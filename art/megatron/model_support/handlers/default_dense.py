@@ -3,9 +3,18 @@
 Attention is standard, multi-head or grouped-query; norms and biases are as the config says.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from megatron.core.transformer import TransformerConfig
+from transformers import PretrainedConfig
 
 from art.megatron.model_support.registry import DEFAULT_DENSE_SPEC
+from art.megatron.models.architecture import Architecture
+from art.megatron.models.decoder_config import finish, read_attention, refuse_sliding_window
+from art.megatron.models.hf_config import read_fields
+from art.megatron.weights.decoder import attention, decoder_mapping, dense_mlp
+from art.megatron.weights.mapping import WeightMapping
 
 from .family import FamilyHandler
 
@@ -14,11 +23,34 @@ class DefaultDenseHandler(FamilyHandler):
     """A dense decoder with standard attention."""
 
     meta = DEFAULT_DENSE_SPEC.handler
+    # Decoders whose tensors have the names of Llama's, and that differ from it in nothing else
+    # than biases of queries, keys and values (Qwen2) and norms of queries and keys (Qwen3).
+    model_types: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
 
     def check_config(self, config: TransformerConfig) -> None:
         """Refuse a config with experts or another attention. See :class:`FamilyHandler`."""
         super().check_config(config)
         self._require("experimental_attention_variant", config.experimental_attention_variant, None)
+
+    def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
+        """Read a Hugging Face config. See :class:`FamilyHandler`."""
+        fields = read_fields(config, self.model_types, self.key)
+        transformer = read_attention(fields) | {
+            "ffn_hidden_size": fields.integer("intermediate_size"),
+            "add_qkv_bias": fields.model_type == "qwen2",
+            "qk_layernorm": fields.model_type == "qwen3",
+        }
+        refuse_sliding_window(fields, transformer["num_layers"])
+        fields.require("attention_bias", False, optional=True)
+        fields.require("mlp_bias", False, optional=True)
+        # Llama's own way to split its matrix products, of no effect at 1.
+        fields.require("pretraining_tp", 1, optional=True)
+        return finish(fields, transformer)
+
+    def weight_mapping(self, architecture: Architecture) -> WeightMapping:
+        """Map a model's weights. See :class:`FamilyHandler`."""
+        layer = (*attention(architecture), *dense_mlp(architecture))
+        return decoder_mapping(architecture, [layer] * architecture.transformer["num_layers"])
 
 
 DEFAULT_DENSE_HANDLER = DefaultDenseHandler()

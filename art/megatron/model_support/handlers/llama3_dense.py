@@ -14,6 +14,7 @@ class Llama3DenseHandler(DefaultDenseHandler):
     """Llama 3."""
 
     meta = LLAMA3_DENSE_SPEC.handler
+    model_types = ("llama",)
 
     def check_config(self, config: TransformerConfig) -> None:
         """Refuse what is not a Llama 3. See :class:`FamilyHandler`."""

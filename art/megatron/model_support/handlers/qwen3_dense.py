@@ -11,6 +11,7 @@ class Qwen3DenseHandler(DefaultDenseHandler):
     """Qwen3, dense."""
 
     meta = QWEN3_DENSE_SPEC.handler
+    model_types = ("qwen3",)
 
     def check_config(self, config: TransformerConfig) -> None:
         """Refuse what is not a dense Qwen3. See :class:`FamilyHandler`."""

@@ -1,0 +1,1 @@
+"""Models of megatron-core, built from Hugging Face configs."""

@@ -1,0 +1,148 @@
+"""From an :class:`Architecture` to the part of a ``GPTModel`` that this rank holds."""
+
+from collections.abc import Mapping
+
+import torch
+from megatron.core import parallel_state
+from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer import TransformerConfig
+from torch import Tensor, nn
+
+from art.errors import ConfigurationError
+
+from .architecture import Architecture
+from .layer_spec import decoder_spec
+
+
+def transformer_config(
+    architecture: Architecture, *, dtype: torch.dtype, sequence_parallel: bool = False
+) -> TransformerConfig:
+    """Describe a model for the parallelism that ``parallel_state`` has.
+
+    Args:
+        architecture: The model.
+        dtype: Of weights and activations: float32, bfloat16 or float16.
+        sequence_parallel: Whether tensor-parallel ranks also share out the sequence between the
+            matrix products.
+
+    Returns:
+        Megatron's config.
+
+    Raises:
+        ConfigurationError: The model cannot be divided among the ranks, or the dtype is another.
+    """
+    if dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        raise ConfigurationError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
+    sizes = {
+        "tensor": parallel_state.get_tensor_model_parallel_world_size(),
+        "pipeline": parallel_state.get_pipeline_model_parallel_world_size(),
+        "expert": parallel_state.get_expert_model_parallel_world_size(),
+        "expert tensor": parallel_state.get_expert_tensor_parallel_world_size(),
+    }
+    if parallel_state.get_context_parallel_world_size() > 1:
+        raise ConfigurationError("context parallelism is not supported: its size must be 1")
+    _check_divisible(architecture, sizes)
+    has_cuda = torch.cuda.is_available()
+    return TransformerConfig(
+        **architecture.transformer,
+        normalization="RMSNorm",
+        gated_linear_unit=True,
+        activation_func=torch.nn.functional.silu,
+        hidden_dropout=0.0,
+        tensor_model_parallel_size=sizes["tensor"],
+        pipeline_model_parallel_size=sizes["pipeline"],
+        expert_model_parallel_size=sizes["expert"],
+        expert_tensor_parallel_size=sizes["expert tensor"],
+        sequence_parallel=sequence_parallel and sizes["tensor"] > 1,
+        params_dtype=dtype,
+        pipeline_dtype=dtype,
+        bf16=dtype is torch.bfloat16,
+        fp16=dtype is torch.float16,
+        use_cpu_initialization=not has_cuda,
+        batch_p2p_comm=has_cuda,
+        # A checkpoint fills the weights.
+        perform_initialization=False,
+        transformer_impl="local",
+    )
+
+
+def build_model(architecture: Architecture, config: TransformerConfig) -> GPTModel:
+    """Build this rank's part of a model. Its weights hold whatever was in memory.
+
+    The rows that pad the vocabulary answer with the dtype's lowest number, so that no softmax
+    gives them any probability.
+
+    Args:
+        architecture: The model.
+        config: What :func:`transformer_config` made of it.
+
+    Returns:
+        The model, on this rank's device.
+    """
+    tensor = config.tensor_model_parallel_size
+    model = GPTModel(
+        config=config,
+        transformer_layer_spec=decoder_spec(config),
+        vocab_size=padded_vocab_size(architecture.vocab_size, tensor),
+        max_sequence_length=architecture.max_sequence_length,
+        pre_process=parallel_state.is_pipeline_first_stage(),
+        post_process=parallel_state.is_pipeline_last_stage(),
+        share_embeddings_and_output_weights=architecture.tied_embeddings,
+        position_embedding_type="rope",
+    )
+    # Megatron's own scaling has Llama 3.1's constants written into it, but for one.
+    model.rotary_pos_emb.inv_freq = architecture.rope.inverse_frequencies()
+    if torch.cuda.is_available():
+        # Megatron makes routers and the gates of shared experts on the CPU, always.
+        model.cuda(torch.cuda.current_device())
+    if model.post_process:
+        _silence_padding(model, architecture.vocab_size, tensor)
+    return model
+
+
+def padded_vocab_size(vocab_size: int, tensor_parallel: int) -> int:
+    """Round a vocabulary up to a whole number of rows for each tensor-parallel rank."""
+    return -(-vocab_size // tensor_parallel) * tensor_parallel
+
+
+def _silence_padding(model: GPTModel, vocab_size: int, tensor: int) -> None:
+    rows = padded_vocab_size(vocab_size, tensor) // tensor
+    first = parallel_state.get_tensor_model_parallel_rank() * rows
+
+    def silence(layer: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor | None]) -> None:
+        logits = outputs[0]
+        # This rank's rows, or all of them where the caller had them gathered.
+        real = max(0, vocab_size - first) if logits.shape[-1] == rows else vocab_size
+        # In place: logits are the largest tensor of a step. Finite, so that 0 * log(0) stays 0.
+        logits[..., real:] = torch.finfo(logits.dtype).min
+
+    if rows * tensor != vocab_size:
+        model.output_layer.register_forward_hook(silence)
+
+
+# What megatron calls the fields, what Hugging Face does, and what has to divide them.
+_SHARED_OUT = (
+    ("num_layers", "num_hidden_layers", "pipeline"),
+    ("num_moe_experts", "num_experts", "expert"),
+    ("moe_ffn_hidden_size", "moe_intermediate_size", "expert tensor"),
+    ("num_attention_heads", "num_attention_heads", "tensor"),
+    ("num_query_groups", "num_key_value_heads", "tensor"),
+    ("ffn_hidden_size", "intermediate_size", "tensor"),
+    ("moe_shared_expert_intermediate_size", "shared_expert_intermediate_size", "tensor"),
+    ("linear_num_key_heads", "linear_num_key_heads", "tensor"),
+    ("linear_num_value_heads", "linear_num_value_heads", "tensor"),
+)
+
+
+def _check_divisible(architecture: Architecture, sizes: Mapping[str, int]) -> None:
+    if sizes["expert"] > 1 and not architecture.transformer.get("num_moe_experts"):
+        raise ConfigurationError(
+            f"expert parallelism is {sizes['expert']}, but the model has no routed experts"
+        )
+    for name, hf_name, parallelism in _SHARED_OUT:
+        value = architecture.transformer.get(name)
+        if value is not None and value % sizes[parallelism]:
+            raise ConfigurationError(
+                f"{hf_name}={value} cannot be shared out evenly: {parallelism} parallelism is "
+                f"{sizes[parallelism]}, which does not divide it"
+            )

@@ -1,0 +1,90 @@
+"""The fields that the configs of all families have, and what megatron calls them."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from .architecture import Architecture
+from .hf_config import ConfigFields
+from .rope import read_rope
+
+
+def read_attention(fields: ConfigFields) -> dict[str, Any]:
+    """Read what the layers of every family have: sizes, heads and norms.
+
+    Args:
+        fields: The fields of a Hugging Face config.
+
+    Returns:
+        Arguments of ``TransformerConfig``.
+
+    Raises:
+        ConfigurationError: A field is missing or has a value that is not supported.
+    """
+    fields.require("hidden_act", "silu")
+    hidden, heads = fields.integer("hidden_size"), fields.integer("num_attention_heads")
+    groups = fields.integer("num_key_value_heads")
+    if heads % groups:
+        raise fields.unsupported(
+            "num_key_value_heads", f"it must divide num_attention_heads={heads}", groups
+        )
+    return {
+        "num_layers": fields.integer("num_hidden_layers"),
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_query_groups": groups,
+        # Qwen2 has no field for it.
+        "kv_channels": fields.integer("head_dim") if "head_dim" in fields else hidden // heads,
+        "layernorm_epsilon": fields.number("rms_norm_eps"),
+        "attention_dropout": fields.number("attention_dropout"),
+        "add_bias_linear": False,
+    }
+
+
+def refuse_sliding_window(fields: ConfigFields, layers: int) -> None:
+    """Read the fields about sliding windows: no layer may have one.
+
+    Args:
+        fields: The fields of a Hugging Face config.
+        layers: How many layers there are.
+
+    Raises:
+        ConfigurationError: A layer has a sliding window.
+    """
+    fields.require("use_sliding_window", False, optional=True)
+    fields.require("sliding_window", None, optional=True)
+    if "layer_types" in fields:
+        fields.layer_types(layers, ["full_attention"])
+
+
+def finish(
+    fields: ConfigFields,
+    transformer: Mapping[str, Any],
+    *,
+    partial_rotary: bool = False,
+    tensor_prefix: str = "model.",
+) -> Architecture:
+    """Read the fields that are not of the layers, and refuse the rest.
+
+    Args:
+        fields: What is left of the fields of a Hugging Face config.
+        transformer: Arguments of ``TransformerConfig``.
+        partial_rotary: Whether the family may rotate a part of each head only.
+        tensor_prefix: See :class:`Architecture`.
+
+    Returns:
+        The model.
+
+    Raises:
+        ConfigurationError: A field is missing, has a value that is not supported, or is unknown.
+    """
+    rope = read_rope(fields, transformer["kv_channels"], partial=partial_rotary)
+    architecture = Architecture(
+        transformer=transformer,
+        vocab_size=fields.integer("vocab_size"),
+        max_sequence_length=fields.integer("max_position_embeddings"),
+        rope=rope,
+        tied_embeddings=fields.flag("tie_word_embeddings"),
+        tensor_prefix=tensor_prefix,
+    )
+    fields.finish()
+    return architecture

@@ -1,0 +1,186 @@
+"""Hugging Face configs, read field by field: what nobody reads is refused, never ignored."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from huggingface_hub.errors import StrictDataclassError
+from transformers import PretrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+from art.errors import ConfigurationError
+
+# What does not change a forward pass over text: names, the tokenizer's ids, options of
+# generation and of transformers' own outputs and training.
+_WITHOUT_EFFECT = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "bos_token_id",
+    "chunk_size_feed_forward",
+    "dtype",
+    "eos_token_id",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "max_window_layers",
+    "model_type",
+    "output_attentions",
+    "output_hidden_states",
+    "output_router_logits",
+    "pad_token_id",
+    "problem_type",
+    "return_dict",
+    "router_aux_loss_coef",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+)
+
+
+class ConfigFields:
+    """The fields of a config, each to be read once by its family.
+
+    Args:
+        fields: The fields by name.
+        owner: What error messages call the family, such as ``"qwen3_dense"``.
+        path: Where the fields are in the config, such as ``"rope_parameters."``.
+    """
+
+    def __init__(self, fields: Mapping[str, Any], owner: str, path: str = "") -> None:
+        self.model_type = str(fields.get("model_type", ""))
+        self._fields = dict(fields)
+        self._owner = owner
+        self._path = path
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._fields
+
+    def value(self, name: str) -> Any:
+        """Read a field of any type.
+
+        Raises:
+            ConfigurationError: The config does not have it.
+        """
+        if name not in self._fields:
+            raise ConfigurationError(
+                f"a {self._owner} model's config has no {self._path}{name}, which is needed"
+            )
+        return self._fields.pop(name)
+
+    def integer(self, name: str) -> int:
+        """Read a positive whole number."""
+        value = self.value(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.unsupported(name, "it must be a positive whole number", value)
+        return value
+
+    def number(self, name: str, *, default: float | None = None) -> float:
+        """Read a number that is not negative."""
+        value = self.value(name) if default is None else self._fields.pop(name, default)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
+            raise self.unsupported(name, "it must be a number that is not negative", value)
+        return float(value)
+
+    def flag(self, name: str) -> bool:
+        """Read True or False."""
+        value = self.value(name)
+        if not isinstance(value, bool):
+            raise self.unsupported(name, "it must be true or false", value)
+        return value
+
+    def choice(self, name: str, allowed: Sequence[str]) -> str:
+        """Read one of some words."""
+        value = self.value(name)
+        if value not in allowed:
+            raise self.unsupported(name, f"supported are {', '.join(allowed)}", value)
+        return str(value)
+
+    def layer_types(self, layers: int, allowed: Iterable[str]) -> list[str]:
+        """Read what kind of attention each layer has."""
+        value = self.value("layer_types")
+        known = isinstance(value, list) and set(value) <= set(allowed)
+        if not known or len(value) != layers:
+            wanted = f"it must name {' or '.join(allowed)} for each of {layers} layers"
+            raise self.unsupported("layer_types", wanted, value)
+        return list(value)
+
+    def require(self, name: str, expected: object, *, optional: bool = False) -> None:
+        """Read a field that has to have one value.
+
+        Args:
+            name: The field.
+            expected: Its only supported value.
+            optional: Whether the field may be absent.
+        """
+        if optional and name not in self._fields:
+            return
+        value = self.value(name)
+        if value != expected:
+            raise self.unsupported(name, f"only {expected!r} is supported", value)
+
+    def without_effect(self, *names: str) -> None:
+        """Pass over fields that cannot change a forward pass over text."""
+        for name in names:
+            self._fields.pop(name, None)
+
+    def section(self, name: str) -> "ConfigFields":
+        """Read a field that has fields of its own."""
+        value = self.value(name)
+        if not isinstance(value, Mapping):
+            raise self.unsupported(name, "it must have fields of its own", value)
+        return ConfigFields(value, self._owner, f"{self._path}{name}.")
+
+    def unsupported(self, name: str, reason: str, value: object = None) -> ConfigurationError:
+        """Make the error that says why a field cannot be used."""
+        shown = "" if value is None else f"={value!r}"
+        return ConfigurationError(
+            f"the config's {self._path}{name}{shown} cannot be used by {self._owner}: {reason}"
+        )
+
+    def finish(self) -> None:
+        """Refuse what was not read.
+
+        Raises:
+            ConfigurationError: A field is left. The message names all of them.
+        """
+        if self._fields:
+            names = ", ".join(f"{self._path}{name}" for name in sorted(self._fields))
+            raise ConfigurationError(
+                f"the config has fields that {self._owner} does not know: {names}. A field that "
+                "is ignored could change what the model computes, so none is"
+            )
+
+
+def read_fields(
+    config: PretrainedConfig | Mapping[str, Any], model_types: Sequence[str], owner: str
+) -> ConfigFields:
+    """Take the fields of a Hugging Face config, with transformers' defaults for absent ones.
+
+    Args:
+        config: A config of transformers, or the content of a ``config.json``.
+        model_types: The ``model_type`` that the family reads.
+        owner: The family's key.
+
+    Returns:
+        The fields that can matter.
+
+    Raises:
+        ConfigurationError: The config is of another family, or transformers refuses it.
+    """
+    fields = config.to_dict() if isinstance(config, PretrainedConfig) else dict(config)
+    model_type = str(fields.get("model_type"))
+    if model_type not in model_types:
+        raise ConfigurationError(
+            f"a {owner} model has model_type {' or '.join(map(repr, model_types))}, but this "
+            f"config has {model_type!r}"
+        )
+    try:
+        fields = CONFIG_MAPPING[model_type].from_dict(fields).to_dict()
+    except (KeyError, TypeError, ValueError, StrictDataclassError) as error:
+        raise ConfigurationError(
+            f"the config is not a valid {model_type} config: {error}"
+        ) from error
+    reader = ConfigFields(fields, owner)
+    reader.without_effect(*_WITHOUT_EFFECT)
+    reader.require("is_encoder_decoder", False, optional=True)
+    return reader

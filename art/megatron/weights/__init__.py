@@ -1,0 +1,1 @@
+"""Weights: Hugging Face checkpoints into megatron models, and back out of them."""

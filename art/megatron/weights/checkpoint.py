@@ -1,0 +1,132 @@
+"""Hugging Face checkpoints on disk: safetensors files, read slice by slice."""
+
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from art.errors import CheckpointError
+
+_INDEX = "model.safetensors.index.json"
+_SINGLE = "model.safetensors"
+_DTYPES = ("F32", "BF16", "F16")
+
+
+class CheckpointReader:
+    """The tensors of a checkpoint. Nothing is read until it is asked for, and then only that.
+
+    Args:
+        folder: A folder with ``model.safetensors``, or with several files and their index.
+
+    Raises:
+        CheckpointError: There is no checkpoint, or a file of it is missing or cut short.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._files: dict[str, Any] = {}
+        self._file_of: dict[str, str] = {}
+        with ExitStack() as stack:
+            for name in _file_names(folder):
+                self._open(name, stack)
+            self._stack = stack.pop_all()
+
+    def _open(self, name: str, stack: ExitStack) -> None:
+        try:
+            file = stack.enter_context(safe_open(self.folder / name, framework="pt"))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{self.folder / name} is missing") from error
+        except SafetensorError as error:
+            raise CheckpointError(
+                f"{self.folder / name} cannot be read: it is cut short, or no safetensors file. "
+                f"Download it again ({error})"
+            ) from error
+        self._files[name] = file
+        for tensor in file.keys():  # noqa: SIM118 - not a dict
+            if tensor in self._file_of:
+                raise CheckpointError(f"{self.folder} has {tensor} twice")
+            self._file_of[tensor] = name
+
+    def __enter__(self) -> "CheckpointReader":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def check(self, expected: Mapping[str, tuple[int, ...]], optional: frozenset[str]) -> None:
+        """Compare names, shapes and dtypes with those that a model needs.
+
+        Args:
+            expected: The shape of every tensor that there must be.
+            optional: Tensors that may be there besides.
+
+        Raises:
+            CheckpointError: One is missing, unknown, or of another shape or dtype.
+        """
+        self._refuse("lacks tensors that the config calls for", expected.keys() - self._file_of)
+        unknown = self._file_of.keys() - expected.keys() - optional
+        self._refuse("has tensors that the config does not call for", unknown)
+        for name, shape in expected.items():
+            found = self._slices(name)
+            if tuple(found.get_shape()) != shape:
+                raise CheckpointError(
+                    f"{self.folder}: {name} is {found.get_shape()}, but the config calls for "
+                    f"{list(shape)}"
+                )
+            if found.get_dtype() not in _DTYPES:
+                raise CheckpointError(
+                    f"{self.folder}: {name} has dtype {found.get_dtype()}; supported are "
+                    f"{', '.join(_DTYPES)}. Convert a quantised checkpoint first"
+                )
+
+    def names(self) -> list[str]:
+        """Name every tensor."""
+        return list(self._file_of)
+
+    def read(self, name: str, index: tuple[int | slice, ...]) -> Tensor:
+        """Read a part of a tensor.
+
+        Args:
+            name: The tensor.
+            index: The part.
+
+        Returns:
+            That part, in the file's dtype, on the CPU.
+        """
+        part: Tensor = self._slices(name)[index]
+        return part
+
+    def _slices(self, name: str) -> Any:
+        return self._files[self._file_of[name]].get_slice(name)
+
+    def _refuse(self, fault: str, names: set[str]) -> None:
+        if names:
+            some = ", ".join(sorted(names)[:5])
+            more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+            raise CheckpointError(f"{self.folder} {fault}: {some}{more}")
+
+
+def _file_names(folder: Path) -> list[str]:
+    index = folder / _INDEX
+    if not index.is_file():
+        if not (folder / _SINGLE).is_file():
+            raise CheckpointError(f"{folder} has neither {_SINGLE} nor {_INDEX}")
+        return [_SINGLE]
+    try:
+        weight_map = json.loads(index.read_text())["weight_map"]
+        names = sorted(set(weight_map.values()))
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{index} is not an index of safetensors files: {error}") from error
+    if not names or any(Path(name).name != name for name in names):
+        raise CheckpointError(f"{index} names no files, or files outside of its folder")
+    return names

@@ -1,0 +1,63 @@
+"""Fill a megatron model from a Hugging Face checkpoint."""
+
+from pathlib import Path
+
+import torch
+from megatron.core.models.gpt import GPTModel
+from torch import Tensor
+
+from art.errors import CheckpointError
+
+from .checkpoint import CheckpointReader
+from .mapping import Shard, WeightMapping, place_of
+
+
+def load_weights(model: GPTModel, mapping: WeightMapping, folder: Path) -> None:
+    """Fill this rank's part of a model. Every rank reads by itself, and only what it holds.
+
+    Of each tensor at most one piece is in memory besides the model. Values are cast to the
+    model's dtype.
+
+    Args:
+        model: This rank's part, as the family's handler built it.
+        mapping: The family's mapping of that model.
+        folder: A folder with safetensors files, whole or sharded.
+
+    Raises:
+        CheckpointError: A file is missing or cut short, or a tensor is missing, unknown, of
+            another shape, or not floating point. The model is then half filled at most.
+    """
+    parameters = dict(model.named_parameters())
+    with CheckpointReader(folder) as checkpoint:
+        _check(checkpoint, mapping)
+        for shard in mapping.shards(place_of(model)):
+            _fill(parameters.pop(shard.name), shard, checkpoint)
+    if parameters:
+        raise CheckpointError(f"the mapping fills no {', '.join(parameters)} of the model")
+
+
+def _check(checkpoint: CheckpointReader, mapping: WeightMapping) -> None:
+    expected = mapping.tensors()
+    copies = {name: of for name, of in mapping.copies if name in checkpoint.names()}
+    unused = {name for name in checkpoint.names() if name.startswith(mapping.unused)}
+    checkpoint.check(expected, frozenset(copies.keys() | unused))
+    for name, of in copies.items():
+        # A whole vocabulary at once would be the largest tensor of the model.
+        rows = expected[of][0]
+        for start in range(0, rows, 4096):
+            part = (slice(start, min(start + 4096, rows)),)
+            if not torch.equal(checkpoint.read(name, part), checkpoint.read(of, part)):
+                raise CheckpointError(
+                    f"{checkpoint.folder}: {name} differs from {of}, but the config ties them "
+                    "(tie_word_embeddings)"
+                )
+
+
+@torch.no_grad()
+def _fill(parameter: Tensor, shard: Shard, checkpoint: CheckpointReader) -> None:
+    filled = 0
+    for piece in shard.pieces:
+        target = parameter.narrow(shard.dim, piece.offset, piece.length)
+        target.copy_(checkpoint.read(piece.tensor, piece.selection))
+        filled += piece.length
+    parameter.narrow(shard.dim, filled, parameter.shape[shard.dim] - filled).zero_()

@@ -1,0 +1,3 @@
+from .module import MegatronModule
+
+class DotProductAttention(MegatronModule): ...

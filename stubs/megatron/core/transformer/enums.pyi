@@ -1,0 +1,4 @@
+import enum
+
+class AttnMaskType(enum.Enum):
+    causal = 2

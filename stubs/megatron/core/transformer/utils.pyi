@@ -1,0 +1,3 @@
+from torch import Tensor
+
+def get_default_causal_mask(sq: int) -> Tensor: ...

@@ -1,0 +1,126 @@
+"""Models that handlers build, against transformers' models of the same config and weights."""
+
+import pytest
+import torch
+
+from art.errors import ConfigurationError
+from art.megatron.model_support import handlers
+
+from .tiny_models import CASES, MODEL_TYPES, hf_config, hf_model, save
+
+TOKENS = 33  # more than the context that the scaled rotations were trained with
+
+
+@pytest.fixture(scope="module")
+def logits(tmp_path_factory):
+    """The logits of a case by our model and by transformers'."""
+
+    def run(name: str) -> tuple[torch.Tensor, torch.Tensor]:
+        from art.megatron.models.build import build_model, transformer_config
+        from art.megatron.weights.load import load_weights
+
+        folder = tmp_path_factory.mktemp(name)
+        reference = save(name, folder)
+        handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+        architecture = handler.read_config(hf_config(name))
+        model = build_model(architecture, transformer_config(architecture, dtype=torch.float32))
+        load_weights(model, handler.weight_mapping(architecture), folder)
+        tokens = torch.randint(reference.config.vocab_size, (2, TOKENS))
+        positions = torch.arange(TOKENS).expand(2, -1)
+        with torch.no_grad():
+            return model(tokens, positions, None), reference(tokens).logits
+
+    return run
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logits_equal_those_of_transformers(logits, name) -> None:
+    ours, theirs = logits(name)
+    assert ours.shape == theirs.shape
+    assert theirs.std() > 0.1
+    assert (ours - theirs).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_config_is_read_the_same_from_its_json(name) -> None:
+    handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+    config = hf_config(name)
+    assert handler.read_config(config.to_diff_dict()) == handler.read_config(config)
+
+
+UNSUPPORTED = [
+    ("hidden_act", "gelu", "hidden_act='gelu'"),
+    ("quantization_config", {"quant_method": "fp8"}, "quantization_config"),
+    ("attention_bias", True, "attention_bias=True"),
+    ("mlp_bias", True, "mlp_bias"),
+    ("num_key_value_heads", 5, "num_key_value_heads=5"),
+    ("hidden_size", "60", "hidden_size"),
+    ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}, "'yarn'"),
+    (
+        "rope_parameters",
+        {"rope_type": "default", "rope_theta": 1e4, "new": 1},
+        "rope_parameters.new",
+    ),
+    ("is_encoder_decoder", True, "is_encoder_decoder"),
+    ("logit_scale", 0.5, "logit_scale"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), UNSUPPORTED)
+def test_what_is_not_supported_is_named(field, value, message) -> None:
+    config = hf_config("llama3_dense").to_dict() | {field: value}
+    with pytest.raises(ConfigurationError, match=message):
+        handlers.LLAMA3_DENSE_HANDLER.read_config(config)
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("family", MODEL_TYPES)
+def test_the_config_of_another_family_is_refused(name, family) -> None:
+    handler = getattr(handlers, f"{family.upper()}_HANDLER")
+    config = hf_config(name)
+    if config.model_type in MODEL_TYPES[family]:
+        assert handler.read_config(config).vocab_size == config.vocab_size
+        return
+    with pytest.raises(ConfigurationError, match=f"{family} model has model_type"):
+        handler.read_config(config)
+
+
+def test_sliding_windows_are_refused() -> None:
+    config = hf_config("qwen3_dense").to_dict()
+    config |= {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1}
+    with pytest.raises(ConfigurationError, match="sliding_window"):
+        handlers.QWEN3_DENSE_HANDLER.read_config(config)
+
+
+def test_attention_of_other_layer_types_is_refused() -> None:
+    config = hf_config("qwen3_dense").to_dict() | {"layer_types": ["sliding_attention"] * 3}
+    with pytest.raises(ConfigurationError, match="layer_types"):
+        handlers.QWEN3_DENSE_HANDLER.read_config(config)
+
+
+def test_other_dtypes_are_refused() -> None:
+    from art.megatron.models.build import transformer_config
+
+    architecture = handlers.LLAMA3_DENSE_HANDLER.read_config(hf_config("llama3_dense"))
+    with pytest.raises(ConfigurationError, match="float64"):
+        transformer_config(architecture, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bfloat16_stays_near_transformers(tmp_path, name) -> None:
+    """Each rounds in its own order, so the two differ by a few of bfloat16's last bits."""
+    from art.megatron.models.build import build_model, transformer_config
+    from art.megatron.weights.load import load_weights
+
+    reference = hf_model(name)
+    save(name, tmp_path)
+    handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+    architecture = handler.read_config(hf_config(name))
+    model = build_model(architecture, transformer_config(architecture, dtype=torch.bfloat16))
+    load_weights(model, handler.weight_mapping(architecture), tmp_path)
+    tokens = torch.randint(reference.config.vocab_size, (1, TOKENS))
+    with torch.no_grad():
+        ours = model(tokens, torch.arange(TOKENS)[None], None)
+        theirs = reference(tokens).logits
+    assert ours.dtype is torch.bfloat16
+    assert (ours - theirs).abs().mean() < 0.02 * theirs.abs().max()
