@@ -2,8 +2,8 @@
 
 The formulas, input names and configuration keys are those of Thinking Machines' documentation,
 https://tinker-docs.thinkingmachines.ai/tinker/losses and the page of each loss under it; each
-default names its own source where that is another. Every loss is a sum over tokens. ``p`` is the policy that is trained, ``q`` the one that
-sampled.
+default names its own source where that is another. Every loss is a sum over tokens. ``p`` is the
+policy that is trained, ``q`` the one that sampled.
 
 Shapes: T tokens of one datum, K targets a position.
 """
