@@ -14,6 +14,7 @@ import art
 
 DOCUMENT = Path(art.__file__).parents[1] / "docs" / "lazy-imports.md"
 STRUCTURE = {"fruit": ["Apple", "Pear"], "basket": ["Basket"], "torn": ["Torn"], "raw": ["Raw"]}
+PUBLIC = [name for names in STRUCTURE.values() for name in names]
 INITS = {
     "art": "from art._lazy import attach\n__getattr__, __dir__, __all__ = attach(__name__)\n",
     "lazy_loader": (
@@ -29,7 +30,7 @@ INITS = {
     "huggingface_hub": (
         "from huggingface_hub import _attach\n"
         f"__getattr__, __dir__ = _attach(__name__, ['tools'], {STRUCTURE!r})\n"
-        f"__all__ = {sorted(['tools', *sum(STRUCTURE.values(), [])])!r}\n"
+        f"__all__ = {sorted(['tools', *PUBLIC])!r}\n"
     ),
     "PEP 810": "lazy from . import tools as tools\n"
     + "".join(f"lazy from .{m} import {n} as {n}\n" for m, ns in STRUCTURE.items() for n in ns),
@@ -118,9 +119,9 @@ QUESTIONS = {
 
 def table() -> dict[str, dict[str, str]]:
     """The cells of the document's table: for each question, the answer of each technique."""
-    lines = [line for line in DOCUMENT.read_text(encoding="utf-8").splitlines() if "|" in line]
-    start = next(n for n, line in enumerate(lines) if line.startswith("| Question |"))
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[start:]]
+    text = DOCUMENT.read_text(encoding="utf-8")
+    lines = text[text.index("| Question |") :].partition("\n\n")[0].splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     _, *techniques = rows[0]
     return {row[0]: dict(zip(techniques, row[1:], strict=True)) for row in rows[2:]}
 
