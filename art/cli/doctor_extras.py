@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator
+from functools import cache
 from importlib.metadata import metadata
 from typing import NamedTuple
 
@@ -81,14 +82,26 @@ def installed_extras(distribution: str = "art-rl") -> list[Extra]:
     fields = metadata(distribution)
     lines = fields.get_all("Requires-Dist") or []
     names = fields.get_all("Provides-Extra") or []
-    return [
-        Extra(name, tuple({entry.distribution: entry for entry in _of_extra(lines, name)}.values()))
-        for name in names
-        if name not in _NOT_SHOWN
-    ]
+    # Extras share much, and each look-up reads a file.
+    version_of = cache(installed_version)
+    extras = []
+    for name in names:
+        if name not in _NOT_SHOWN:
+            required = dict(_of_extra(lines, name))
+            extras.append(
+                Extra(
+                    name,
+                    tuple(
+                        Requirement(distribution, versions, version_of(distribution))
+                        for distribution, versions in required.items()
+                    ),
+                )
+            )
+    return extras
 
 
-def _of_extra(lines: list[str], extra: str) -> Iterator[Requirement]:
+def _of_extra(lines: list[str], extra: str) -> Iterator[tuple[str, str]]:
+    """Distributions that an extra brings, each with its versions."""
     for line in lines:
         name, extras, versions, marker = _parse(line)
         if not marker or not _applies(marker, extra):
@@ -97,7 +110,7 @@ def _of_extra(lines: list[str], extra: str) -> Iterator[Requirement]:
             for other in extras:
                 yield from _of_extra(lines, other)
         else:
-            yield Requirement(name, versions, installed_version(name))
+            yield name, versions
 
 
 def _parse(line: str) -> tuple[str, list[str], str, str]:
