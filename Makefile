@@ -67,5 +67,6 @@ clean:
 
 .venv-tinker/.ready: pyproject.toml constraints.txt | .venv-tinker/bin/python
 	@echo "Installing the client alone into .venv-tinker ..."
-	$(LIGHT) $(INSTALL) --editable '.[tinker]' pytest pytest-asyncio pytest-xdist hypothesis cloudpickle
+	$(LIGHT) $(INSTALL) --editable '.[tinker]' \
+		pytest pytest-asyncio pytest-xdist hypothesis cloudpickle types-PyYAML types-tqdm
 	@touch $@

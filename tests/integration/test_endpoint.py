@@ -1,7 +1,5 @@
 """The endpoint in front of a real engine, asked by the official client."""
 
-import asyncio
-import time
 from typing import Any
 
 import numpy as np
@@ -71,19 +69,6 @@ async def test_a_stop_string_ends_the_sample_on_the_engine(model: art.TrainableM
     assert stopped.finish_reason == "stop"
     assert free.token_ids[: len(stopped.token_ids)] == stopped.token_ids
     assert len(stopped.token_ids) < len(free.token_ids)
-
-
-async def test_sixty_four_requests_at_once_are_one_batch(model: art.TrainableModel[None]) -> None:
-    async def seconds(count: int) -> float:
-        start = time.monotonic()
-        await asyncio.gather(*(ask(model, seed=i, max_tokens=32) for i in range(count)))
-        return time.monotonic() - start
-
-    await seconds(1)
-    one = min([await seconds(1) for _ in range(3)])
-    many = min([await seconds(64) for _ in range(2)])
-    # On a model this small nearly all of it is HTTP, which no batch can save.
-    assert many < 40 * one
 
 
 async def test_tools_are_refused_where_the_template_shows_none(
