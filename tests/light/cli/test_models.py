@@ -1,6 +1,7 @@
 """``art models`` and ``art models check``."""
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -47,6 +48,20 @@ def test_the_table_has_every_family_and_fits(art: Run) -> None:
         assert row[-1] == str(len(spec.model_names))
         assert row[4] == ("yes" if find_spec("megatron") else "no")
     assert max(map(len, lines)) <= 100
+
+
+def test_without_all_a_line_names_the_first_models_and_counts_the_rest(art: Run) -> None:
+    named = [line for line in art("models").stdout.splitlines() if line.startswith("  models")]
+    for spec, line in zip(VALIDATED_MODEL_SUPPORT_SPECS, named, strict=True):
+        words = line.removeprefix("  models").replace(",", " ").split()
+        if "and" in words:
+            assert words[-3::2] == ["and", "more"]
+            rest = int(words[-2])
+            words = words[:-3]
+        else:
+            rest = 0
+        assert tuple(words) == spec.model_names[: len(spec.model_names) - rest]
+        assert words
 
 
 @pytest.mark.parametrize("columns", ["80", "100", "300"])
@@ -153,11 +168,18 @@ def test_check_says_which_members_a_handler_lacks(art: Run, plugin: Path) -> Non
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
-    command = f"{sys.executable} -m art.cli models --json | head -1"
+    """As with ``art models | head -1``, but at once."""
+    reader, writer = os.pipe()
+    os.close(reader)
     result = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "art.cli", "models", "--json"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
     )
-    assert result.stderr == ""
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (1, "")
 
 
 @pytest.mark.parametrize("command", [("models",), ("models", "check"), ("doctor",)])
