@@ -88,11 +88,12 @@ def measure(programs: list[Program], runs: int, slow_runs: int) -> dict[Program,
     return times
 
 
-def programs_of_art(python: Path) -> list[Program]:
-    """Bare Python, and the ways into art."""
+def programs_of_art(python: Path, folder: Path) -> list[Program]:
+    """Bare Python, and the ways into art: into a copy, so that nobody changes it meanwhile."""
+    path = write_variant(ROOT / "art", folder / "as-it-is")
     return [
         Program("bare Python", "pass", python),
-        *(Program(label, code, python, ROOT) for label, code in ART.items()),
+        *(Program(label, code, python, path) for label, code in ART.items()),
     ]
 
 
@@ -150,7 +151,11 @@ def plot(rows: list[dict[str, float | str]], path: Path) -> None:
     bars = axes.barh(names, [max(value, 0.01) for value in added], color=colours)
     axes.bar_label(bars, [f"{value:.2f}" for value in added], padding=3)
     axes.axvline(0.2, color="C3", linewidth=1, linestyle="--")
-    axes.set(xscale="log", xlabel="added to starting Python (1 = bare Python's own start)")
+    axes.set(
+        xscale="log",
+        xlim=(0.005, 4 * max(added)),
+        xlabel="added to starting Python (1 = bare Python's own start)",
+    )
     axes.invert_yaxis()
     figure.savefig(path, dpi=120)
 
@@ -184,8 +189,8 @@ def main() -> None:
     """Measure, print a table, and write the picture and the figures if asked to."""
     options = _options()
     known = set(TECHNIQUES) - {"lazy-imports", "etils"}
-    programs = programs_of_art(options.python.absolute())
     with tempfile.TemporaryDirectory() as folder:
+        programs = programs_of_art(options.python.absolute(), Path(folder))
         programs += programs_of_techniques(options.python.absolute(), Path(folder), known)
         if options.compare is not None:
             others = programs_of_others(options.compare.absolute())

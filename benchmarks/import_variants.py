@@ -79,18 +79,20 @@ TECHNIQUES: dict[str, Callable[[Addresses, str], str]] = {
 }
 
 
-def write_variant(art: Path, folder: Path, technique: str) -> Path:
+def write_variant(art: Path, folder: Path, technique: str | None = None) -> Path:
     """Copy art with the ``__init__.py`` of its lazy packages written by a technique.
 
     Args:
         art: The folder of the package.
         folder: Where the copy goes.
-        technique: A key of ``TECHNIQUES``.
+        technique: A key of ``TECHNIQUES``; ``None`` copies art as it is.
 
     Returns:
         The folder to put on ``sys.path``.
     """
     shutil.copytree(art, folder / "art", ignore=shutil.ignore_patterns("__pycache__"))
+    if technique is None:
+        return folder
     for stub in (folder / "art").rglob("__init__.pyi"):
         addresses: Addresses = {}
         for line in stub.read_text().splitlines():
