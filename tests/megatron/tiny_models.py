@@ -13,8 +13,16 @@ from transformers import (
     PreTrainedModel,
     Qwen2Config,
     Qwen2ForCausalLM,
+    Qwen3_5Config,
+    Qwen3_5ForCausalLM,
+    Qwen3_5ForConditionalGeneration,
+    Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig,
+    Qwen3_5TextConfig,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 
 
@@ -43,7 +51,9 @@ SIZES: dict[str, Any] = {
     "num_key_value_heads": 2,
     "vocab_size": 97,
     "max_position_embeddings": 64,
-    "initializer_range": 0.1,
+    # With larger weights the gated delta nets of Qwen3.5 amplify rounding: at 0.1 transformers'
+    # own float32 logits are 6e-5 away from its float64 ones, at 0.05 they are 4e-6 away.
+    "initializer_range": 0.05,
 }
 # Short enough that the tiny models' contexts have rotations on both sides of it.
 LLAMA3_ROPE = {
@@ -55,6 +65,38 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 16,
 }
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0}
+QWEN3_MOE = {
+    "head_dim": 14,
+    "num_experts": 6,
+    "num_experts_per_tok": 3,
+    "moe_intermediate_size": 20,
+}
+# Half of each head is rotated: 5 of its pairs of dimensions. Six value heads, two key heads.
+QWEN3_5 = {
+    "num_hidden_layers": 4,
+    "head_dim": 20,
+    "layer_types": ["linear_attention", "linear_attention", "full_attention", "linear_attention"],
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 10000.0,
+        "partial_rotary_factor": 0.5,
+        "mrope_section": [3, 1, 1],
+        "mrope_interleaved": True,
+    },
+    "linear_conv_kernel_dim": 3,
+    "linear_key_head_dim": 7,
+    "linear_value_head_dim": 9,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 6,
+}
+VISION = {
+    "depth": 1,
+    "hidden_size": 32,
+    "num_heads": 2,
+    "intermediate_size": 16,
+    "out_hidden_size": 60,
+    "num_position_embeddings": 16,
+}
 
 CASES = {
     "default_dense": Case("default_dense", Qwen2ForCausalLM, Qwen2Config, {}),
@@ -74,19 +116,45 @@ CASES = {
     "qwen3_dense_tied": Case(
         "qwen3_dense", Qwen3ForCausalLM, Qwen3Config, {"head_dim": 14, "tie_word_embeddings": True}
     ),
+    "qwen3_moe": Case(
+        "qwen3_moe", Qwen3MoeForCausalLM, Qwen3MoeConfig, QWEN3_MOE | {"norm_topk_prob": True}
+    ),
+    "qwen3_moe_mixed": Case(
+        "qwen3_moe",
+        Qwen3MoeForCausalLM,
+        Qwen3MoeConfig,
+        QWEN3_MOE | {"norm_topk_prob": False, "mlp_only_layers": [1], "num_hidden_layers": 4},
+    ),
+    "qwen3_5_dense": Case("qwen3_5_dense", Qwen3_5ForCausalLM, Qwen3_5TextConfig, QWEN3_5),
+    "qwen3_5_dense_vision": Case(
+        "qwen3_5_dense",
+        Qwen3_5ForConditionalGeneration,
+        Qwen3_5Config,
+        {"text_config": SIZES | QWEN3_5, "vision_config": VISION},
+    ),
+    "qwen3_5_moe": Case(
+        "qwen3_5_moe",
+        Qwen3_5MoeForCausalLM,
+        Qwen3_5MoeTextConfig,
+        QWEN3_5 | QWEN3_MOE | {"head_dim": 20, "shared_expert_intermediate_size": 28},
+    ),
 }
 # The configs that each handler takes.
 MODEL_TYPES = {
     "default_dense": ("llama", "mistral", "qwen2", "qwen3"),
     "llama3_dense": ("llama",),
     "qwen3_dense": ("qwen3",),
+    "qwen3_moe": ("qwen3_moe",),
+    "qwen3_5_dense": ("qwen3_5_text", "qwen3_5"),
+    "qwen3_5_moe": ("qwen3_5_moe_text", "qwen3_5_moe"),
 }
 
 
 def hf_config(name: str) -> PretrainedConfig:
     """The config of a case."""
     case = CASES[name]
-    return case.config_class(**(SIZES | case.options))
+    sizes = {} if "text_config" in case.options else SIZES
+    return case.config_class(**(sizes | case.options))
 
 
 def hf_model(name: str) -> PreTrainedModel:

@@ -56,6 +56,34 @@ def refuse_sliding_window(fields: ConfigFields, layers: int) -> None:
         fields.layer_types(layers, ["full_attention"])
 
 
+def read_experts(fields: ConfigFields) -> dict[str, Any]:
+    """Read what every family with routed experts has.
+
+    Args:
+        fields: The fields of a Hugging Face config.
+
+    Returns:
+        Arguments of ``TransformerConfig``.
+
+    Raises:
+        ConfigurationError: A field is missing or has a value that is not supported.
+    """
+    # transformers renames the field for some families.
+    name = "num_local_experts" if "num_local_experts" in fields else "num_experts"
+    experts, chosen = fields.integer(name), fields.integer("num_experts_per_tok")
+    if chosen > experts:
+        raise fields.unsupported("num_experts_per_tok", f"there are {experts} experts", chosen)
+    return {
+        "num_moe_experts": experts,
+        "moe_router_topk": chosen,
+        "moe_ffn_hidden_size": fields.integer("moe_intermediate_size"),
+        "moe_router_dtype": "fp32",
+        # A balance of load is pre-training's aim; a policy's gradient has none.
+        "moe_router_load_balancing_type": "none",
+        "moe_token_dispatcher_type": "alltoall",
+    }
+
+
 def finish(
     fields: ConfigFields,
     transformer: Mapping[str, Any],

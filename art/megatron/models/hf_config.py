@@ -123,12 +123,40 @@ class ConfigFields:
         for name in names:
             self._fields.pop(name, None)
 
+    def pass_over_the_common(self) -> None:
+        """Pass over what every config of transformers has, and what has no effect here."""
+        self.without_effect(*_WITHOUT_EFFECT)
+        self.require("is_encoder_decoder", False, optional=True)
+
+    def setdefault(self, name: str, value: object) -> object:
+        """Look at a field without reading it; give it a value where it is absent."""
+        return self._fields.setdefault(name, value)
+
     def section(self, name: str) -> "ConfigFields":
         """Read a field that has fields of its own."""
         value = self.value(name)
         if not isinstance(value, Mapping):
             raise self.unsupported(name, "it must have fields of its own", value)
         return ConfigFields(value, self._owner, f"{self._path}{name}.")
+
+    def text_section(self, allowed: Sequence[str]) -> "ConfigFields":
+        """Read the part about text of a config that is also about images.
+
+        Args:
+            allowed: Its ``model_type``.
+        """
+        text = self.section("text_config")
+        if text.model_type not in allowed:
+            raise text.unsupported("model_type", f"it must be {allowed[0]}", text.model_type)
+        text.pass_over_the_common()
+        # Whose copy of the field transformers goes by depends on the class that it loads.
+        tied = self.value("tie_word_embeddings")
+        if text.setdefault("tie_word_embeddings", tied) != tied:
+            raise self.unsupported("tie_word_embeddings", "text_config says otherwise", tied)
+        self.without_effect("vision_config")
+        self.without_effect(*(name for name in self._fields if name.endswith("_token_id")))
+        self.finish()
+        return text
 
     def unsupported(self, name: str, reason: str, value: object = None) -> ConfigurationError:
         """Make the error that says why a field cannot be used."""
@@ -181,6 +209,5 @@ def read_fields(
             f"the config is not a valid {model_type} config: {error}"
         ) from error
     reader = ConfigFields(fields, owner)
-    reader.without_effect(*_WITHOUT_EFFECT)
-    reader.require("is_encoder_decoder", False, optional=True)
+    reader.pass_over_the_common()
     return reader

@@ -1,7 +1,7 @@
 """Hugging Face checkpoints on disk: safetensors files, read slice by slice."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -89,9 +89,10 @@ class CheckpointReader:
                     f"{', '.join(_DTYPES)}. Convert a quantised checkpoint first"
                 )
 
-    def names(self) -> list[str]:
-        """Name every tensor."""
-        return list(self._file_of)
+    @property
+    def names(self) -> Set[str]:
+        """The names of all tensors."""
+        return self._file_of.keys()
 
     def read(self, name: str, index: tuple[int | slice, ...]) -> Tensor:
         """Read a part of a tensor.

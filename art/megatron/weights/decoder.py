@@ -9,13 +9,17 @@ from .mapping import Parameter, WeightMapping
 
 
 def decoder_mapping(
-    architecture: Architecture, layers: Sequence[tuple[Parameter, ...]]
+    architecture: Architecture,
+    layers: Sequence[tuple[Parameter, ...]],
+    *,
+    unused: tuple[str, ...] = (),
 ) -> WeightMapping:
     """Map a whole model: its layers, and what is before and after them.
 
     Args:
         architecture: The model.
         layers: The parameters of each layer.
+        unused: Prefixes of tensors that a checkpoint may hold besides.
 
     Returns:
         The mapping.
@@ -34,6 +38,7 @@ def decoder_mapping(
         tied_output=(Parameter("output_layer.weight", embedding),) if tied else (),
         experts=architecture.transformer.get("num_moe_experts") or 0,
         copies=(("lm_head.weight", f"{prefix}embed_tokens.weight"),) if tied else (),
+        unused=unused,
     )
 
 

@@ -29,6 +29,7 @@ def load_weights(model: GPTModel, mapping: WeightMapping, folder: Path) -> None:
     """
     parameters = dict(model.named_parameters())
     with CheckpointReader(folder) as checkpoint:
+        mapping = mapping.as_in(checkpoint.names)
         _check(checkpoint, mapping)
         for shard in mapping.shards(place_of(model)):
             _fill(parameters.pop(shard.name), shard, checkpoint)
@@ -38,8 +39,8 @@ def load_weights(model: GPTModel, mapping: WeightMapping, folder: Path) -> None:
 
 def _check(checkpoint: CheckpointReader, mapping: WeightMapping) -> None:
     expected = mapping.tensors()
-    copies = {name: of for name, of in mapping.copies if name in checkpoint.names()}
-    unused = {name for name in checkpoint.names() if name.startswith(mapping.unused)}
+    copies = {name: of for name, of in mapping.copies if name in checkpoint.names}
+    unused = {name for name in checkpoint.names if name.startswith(mapping.unused)}
     checkpoint.check(expected, frozenset(copies.keys() | unused))
     for name, of in copies.items():
         # A whole vocabulary at once would be the largest tensor of the model.

@@ -1,7 +1,7 @@
 """Which parameters a model has, and which of them a rank holds."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from megatron.core import parallel_state
@@ -20,11 +20,13 @@ class Parameter:
         layout: What it is made of.
         of_experts: Whether each routed expert has one. Those are shared out by expert and
             expert tensor parallelism.
+        alternative: What it is made of in other checkpoints of the family.
     """
 
     name: str
     layout: Layout
     of_experts: bool = False
+    alternative: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,23 @@ class WeightMapping:
         for parameter in self.output:
             tensors.update(parameter.layout.tensors())
         return tensors
+
+    def as_in(self, names: Collection[str]) -> "WeightMapping":
+        """Take the layouts that a checkpoint has, where the family's checkpoints differ.
+
+        Args:
+            names: The checkpoint's tensors.
+
+        Returns:
+            This mapping, with the alternative layouts whose tensors are among them.
+        """
+        return replace(
+            self,
+            layers=tuple(
+                tuple(_as_in(parameter, layer, names) for parameter in parameters)
+                for layer, parameters in enumerate(self.layers)
+            ),
+        )
 
     def shards(self, place: "Place") -> Iterator["Shard"]:
         """List what a rank holds.
@@ -149,6 +168,14 @@ def place_of(model: GPTModel) -> Place:
         first=model.pre_process,
         last=model.post_process,
     )
+
+
+def _as_in(parameter: Parameter, layer: int, names: Collection[str]) -> Parameter:
+    if parameter.alternative is None:
+        return parameter
+    if not all(name in names for name, _ in parameter.alternative.tensors(layer=layer)):
+        return parameter
+    return replace(parameter, layout=parameter.alternative, alternative=parameter.layout)
 
 
 def _shard(parameter: Parameter, name: str, place: Place, layer: int = 0, expert: int = 0) -> Shard:

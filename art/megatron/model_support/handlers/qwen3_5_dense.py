@@ -12,22 +12,33 @@ from typing import Any
 
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError
 from art.megatron.model_support.registry import QWEN3_5_DENSE_SPEC
 from art.megatron.model_support.vllm_lora import Adapter, read_adapters, write_adapters
+from art.megatron.models.architecture import Architecture
+from art.megatron.models.decoder_config import finish, read_attention
+from art.megatron.models.hf_config import ConfigFields, read_fields
+from art.megatron.weights.decoder import attention, decoder_mapping, dense_mlp
+from art.megatron.weights.gated_delta_net import gated_delta_net
+from art.megatron.weights.mapping import Parameter, WeightMapping
 
 from .family import FamilyHandler
 
 _TRAINED_PREFIX = "base_model.model.model.layers."
 _VLLM_PREFIX = "base_model.model.model.language_model.layers."
 _GATED_QUERY = ".self_attn.q_proj"
+# Tensors of the published checkpoints that are not of the decoder of text.
+_UNUSED_TENSORS = ("model.visual.", "mtp.")
 
 
 class Qwen35DenseHandler(FamilyHandler):
     """Qwen3.5, dense."""
 
     meta = QWEN3_5_DENSE_SPEC.handler
+    # Of the decoder alone, and of the vision-language model that is published.
+    model_types: tuple[str, str] = ("qwen3_5_text", "qwen3_5")
 
     def check_config(self, config: TransformerConfig) -> None:
         """Refuse what is not a Qwen3.5. See :class:`FamilyHandler`."""
@@ -41,6 +52,55 @@ class Qwen35DenseHandler(FamilyHandler):
             config.experimental_attention_variant,
             "gated_delta_net",
         )
+
+    def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
+        """Read a Hugging Face config. See :class:`FamilyHandler`.
+
+        Of a vision-language model this is the decoder, for text alone.
+        """
+        text_type, _ = self.model_types
+        fields = read_fields(config, self.model_types, self.key)
+        prefix = "model."
+        if fields.model_type != text_type:
+            fields = fields.text_section((text_type,))
+            prefix = "model.language_model."
+        transformer = read_attention(fields)
+        transformer |= _read_gated_attention(fields, transformer["num_layers"])
+        transformer |= self.read_mlp(fields)
+        return finish(fields, transformer, partial_rotary=True, tensor_prefix=prefix)
+
+    def read_mlp(self, fields: ConfigFields) -> dict[str, Any]:
+        """Read the fields about what follows attention.
+
+        Args:
+            fields: The fields of a Hugging Face config.
+
+        Returns:
+            Arguments of ``TransformerConfig``.
+
+        Raises:
+            ConfigurationError: A field is missing or has a value that is not supported.
+        """
+        return {"ffn_hidden_size": fields.integer("intermediate_size")}
+
+    def map_mlp(self, architecture: Architecture) -> tuple[Parameter, ...]:
+        """Map the weights of what follows attention, and of the norm before it.
+
+        Args:
+            architecture: The model.
+
+        Returns:
+            The parameters of a layer.
+        """
+        return dense_mlp(architecture)
+
+    def weight_mapping(self, architecture: Architecture) -> WeightMapping:
+        """Map a model's weights. See :class:`FamilyHandler`."""
+        kinds = (attention(architecture), gated_delta_net(architecture))
+        after = self.map_mlp(architecture)
+        pattern = architecture.transformer["linear_attention_freq"]
+        layers = [(*kinds[linear], *after) for linear in pattern]
+        return decoder_mapping(architecture, layers, unused=_UNUSED_TENSORS)
 
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
@@ -80,6 +140,36 @@ class Qwen35DenseHandler(FamilyHandler):
         adapters = read_adapters(tensors, adapter_config)
         self._refuse_experts(adapters)
         return write_adapters(rename_from_vllm(adapters, adapter_config))
+
+
+def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
+    types = fields.layer_types(layers, ("full_attention", "linear_attention"))
+    # What layer_types says in full.
+    fields.without_effect("full_attention_interval")
+    fields.without_effect("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")
+    fields.require("attention_bias", False)
+    fields.require("attn_output_gate", True, optional=True)
+    fields.require("mamba_ssm_dtype", "float32", optional=True)
+    key_heads = fields.integer("linear_num_key_heads")
+    value_heads = fields.integer("linear_num_value_heads")
+    if value_heads % key_heads:
+        raise fields.unsupported(
+            "linear_num_value_heads",
+            f"linear_num_key_heads={key_heads} must divide it",
+            value_heads,
+        )
+    return {
+        "qk_layernorm": True,
+        "layernorm_zero_centered_gamma": True,
+        "attention_output_gate": True,
+        "experimental_attention_variant": "gated_delta_net",
+        "linear_attention_freq": [int(kind == "linear_attention") for kind in types],
+        "linear_conv_kernel_dim": fields.integer("linear_conv_kernel_dim"),
+        "linear_key_head_dim": fields.integer("linear_key_head_dim"),
+        "linear_value_head_dim": fields.integer("linear_value_head_dim"),
+        "linear_num_key_heads": key_heads,
+        "linear_num_value_heads": value_heads,
+    }
 
 
 def rename_to_vllm(

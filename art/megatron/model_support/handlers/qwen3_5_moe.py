@@ -27,6 +27,11 @@ from art.megatron.model_support.vllm_lora import (
     unstack_experts,
     write_adapters,
 )
+from art.megatron.models.architecture import Architecture
+from art.megatron.models.decoder_config import read_experts
+from art.megatron.models.hf_config import ConfigFields
+from art.megatron.weights.experts import routed_experts, shared_expert
+from art.megatron.weights.mapping import Parameter
 
 from .qwen3_5_dense import Qwen35DenseHandler, rename_from_vllm, rename_to_vllm
 
@@ -37,6 +42,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
     """Qwen3.5, mixture of experts."""
 
     meta = QWEN3_5_MOE_SPEC.handler
+    model_types = ("qwen3_5_moe_text", "qwen3_5_moe")
 
     def check_config(self, config: TransformerConfig) -> None:
         """Refuse what is not a Qwen3.5 with experts. See :class:`FamilyHandler`."""
@@ -47,6 +53,24 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
                 "moe_shared_expert_intermediate_size="
                 f"{config.moe_shared_expert_intermediate_size}"
             )
+
+    def read_mlp(self, fields: ConfigFields) -> dict[str, Any]:
+        """Read the fields about experts. See :class:`Qwen35DenseHandler`."""
+        # Every layer routes; published configs list no exceptions, and name no size for any.
+        fields.require("mlp_only_layers", [], optional=True)
+        fields.require("norm_topk_prob", True, optional=True)
+        fields.without_effect("intermediate_size")
+        return read_experts(fields) | {
+            "moe_layer_freq": 1,
+            "moe_shared_expert_intermediate_size": fields.integer(
+                "shared_expert_intermediate_size"
+            ),
+            "moe_shared_expert_gate": True,
+        }
+
+    def map_mlp(self, architecture: Architecture) -> tuple[Parameter, ...]:
+        """Map the weights of experts. See :class:`Qwen35DenseHandler`."""
+        return (*routed_experts(architecture, stacked=True), *shared_expert(architecture))
 
     def collect_lora_targets(self, model: GPTModel) -> list[LoraTarget]:
         """List the linear modules that can take an adapter. See :class:`FamilyHandler`."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError
 from art.megatron.model_support.registry import QWEN3_MOE_SPEC
@@ -23,6 +24,17 @@ from art.megatron.model_support.vllm_lora import (
     unstack_experts,
     write_adapters,
 )
+from art.megatron.models.architecture import Architecture
+from art.megatron.models.decoder_config import (
+    finish,
+    read_attention,
+    read_experts,
+    refuse_sliding_window,
+)
+from art.megatron.models.hf_config import ConfigFields, read_fields
+from art.megatron.weights.decoder import attention, decoder_mapping, dense_mlp
+from art.megatron.weights.experts import routed_experts
+from art.megatron.weights.mapping import WeightMapping
 
 from .family import FamilyHandler
 
@@ -43,6 +55,31 @@ class Qwen3MoeHandler(FamilyHandler):
         self._require("experimental_attention_variant", config.experimental_attention_variant, None)
         self._require(
             "moe_shared_expert_intermediate_size", config.moe_shared_expert_intermediate_size, None
+        )
+
+    def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
+        """Read a Hugging Face config. See :class:`FamilyHandler`."""
+        fields = read_fields(config, ("qwen3_moe",), self.key)
+        transformer = read_attention(fields)
+        layers = transformer["num_layers"]
+        transformer |= read_experts(fields) | {
+            "ffn_hidden_size": fields.integer("intermediate_size"),
+            "qk_layernorm": True,
+            "moe_layer_freq": _routed_layers(fields, layers),
+            # Whether probabilities are of all experts, or of the chosen ones alone.
+            "moe_router_pre_softmax": not fields.flag("norm_topk_prob"),
+        }
+        refuse_sliding_window(fields, layers)
+        fields.require("attention_bias", False)
+        return finish(fields, transformer)
+
+    def weight_mapping(self, architecture: Architecture) -> WeightMapping:
+        """Map a model's weights. See :class:`FamilyHandler`."""
+        before = attention(architecture)
+        kinds = (dense_mlp(architecture), routed_experts(architecture, stacked=False))
+        return decoder_mapping(
+            architecture,
+            [(*before, *kinds[routed]) for routed in architecture.transformer["moe_layer_freq"]],
         )
 
     def to_vllm_lora_tensors(
@@ -96,6 +133,17 @@ class Qwen3MoeHandler(FamilyHandler):
             )
         stack_experts(adapters, _PROJECTIONS)  # raises unless every expert is complete
         return write_adapters(adapters)
+
+
+def _routed_layers(fields: ConfigFields, layers: int) -> list[int]:
+    """Say of each layer whether it routes (1), as transformers' ``Qwen3MoeDecoderLayer`` does."""
+    step, dense = fields.integer("decoder_sparse_step"), fields.value("mlp_only_layers")
+    if not isinstance(dense, list) or not set(dense) <= set(range(layers)):
+        raise fields.unsupported("mlp_only_layers", f"it must list some of {layers} layers", dense)
+    routed = [int(layer not in dense and (layer + 1) % step == 0) for layer in range(layers)]
+    if not any(routed):
+        raise fields.unsupported("decoder_sparse_step", "no layer would have experts", step)
+    return routed
 
 
 QWEN3_MOE_HANDLER = Qwen3MoeHandler()
