@@ -3,11 +3,11 @@
 Shapes: B rows (samples in flight), P tokens of a prompt, N sampled tokens, V vocabulary, K top.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import psutil
 import torch
 
 from art.engine.decoding import Decoder, EqualLengthDecoder, SharedPrefixDecoder
@@ -318,5 +318,5 @@ def _quarter_of_memory(language_model: LanguageModel) -> int:
     if language_model.device.type == "cuda":
         memory = torch.cuda.get_device_properties(language_model.device).total_memory
     else:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        memory = psutil.virtual_memory().total
     return max(1, memory // 4 // per_token)
