@@ -124,12 +124,17 @@ class Uses:
                 self.attributes.add(node.name)
             elif isinstance(node, ast.keyword) and node.arg:
                 self.attributes.add(node.arg)
+            elif isinstance(node, ast.Dict):
+                # A dict of keyword arguments, and below, what is read from or put into one.
+                self.attributes |= {str(getattr(key, "value", "")) for key in node.keys}
+            elif isinstance(node, ast.Subscript) and isinstance(node.slice, ast.Constant):
+                self.attributes.add(str(node.slice.value))
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 self.attributes.add(node.attr)
-                owner = local.get(ast.unparse(node.value))
-                if owner is not None and str(owner) in stubs.trees:
-                    self.names.append(Name(str(owner), node.attr, f"{file}:{node.lineno}"))
+                module = _module(node.value, local, stubs)
+                if module is not None:
+                    self.names.append(Name(module, node.attr, f"{file}:{node.lineno}"))
             elif isinstance(node, ast.Call):
                 called = _called(node.func, local, stubs)
                 if called is not None:
@@ -141,10 +146,21 @@ def _called(func: ast.expr, local: dict[str, Name], stubs: Stubs) -> Name | None
     if isinstance(func, ast.Name):
         return local.get(func.id)
     if isinstance(func, ast.Attribute):
-        owner = local.get(ast.unparse(func.value))
-        if owner is not None and str(owner) in stubs.trees:
-            return Name(str(owner), func.attr, "")
+        module = _module(func.value, local, stubs)
+        if module is not None:
+            return Name(module, func.attr, "")
     return None
+
+
+def _module(value: ast.expr, local: dict[str, Name], stubs: Stubs) -> str | None:
+    """The megatron module that an expression is: a name, or ``sys.modules["..."]`` or the like."""
+    owner = str(local.get(ast.unparse(value), ""))
+    if isinstance(value, ast.Subscript | ast.Call):
+        arguments = [value.slice] if isinstance(value, ast.Subscript) else value.args
+        for argument in arguments[:1]:
+            if isinstance(argument, ast.Constant):
+                owner = str(argument.value)
+    return owner if owner in stubs.trees else None
 
 
 def _is_megatron(module: str | None) -> bool:
@@ -320,6 +336,7 @@ def test_small_stubs_that_fit_pass(check: Check) -> None:
         (USE + "    import megatron.core.optimizer\n", "megatron.core.optimizer"),
         (USE + "    from megatron.core import layer as m\n    m.other\n", "core.layer.other"),
         (USE + "    import megatron.core.layer\n    megatron.core.layer.other\n", ".layer.other"),
+        (USE + "    import sys\n    sys.modules['megatron.core.layer'].other\n", "layer.other"),
         (USE + "    Layer()\n", "makes a megatron.core.layer.Layer"),
     ],
 )
@@ -358,6 +375,11 @@ def test_a_stub_file_that_nothing_uses_is_found(check: Check) -> None:
     assert "stubs/megatron/core/layer.pyi: nothing in art uses megatron.core.layer: remove the" in (
         "\n".join(problems)
     )
+
+
+def test_a_field_given_by_a_dict_is_used(check: Check) -> None:
+    stub = STUB.replace("config: Config\n", "config: Config\n        size: int\n")
+    assert check(USE + "    options = {'size': 1}\n", stub) == ([], [])
 
 
 def test_a_made_class_with_its_constructor_passes(check: Check) -> None:
