@@ -82,4 +82,6 @@ def test_a_bare_environment_imports_the_wheel_lazily(distributions: Path, tmp_pa
         [str(python), "-I", "-c", code], capture_output=True, text=True, timeout=60
     )
     assert result.stderr == ""
-    assert result.stdout.split() == ["experts", "pydantic"]
+    target_module, missing = result.stdout.split()
+    assert target_module == "experts"
+    assert missing in ("openai", "pydantic")
