@@ -1,20 +1,23 @@
-"""Hugging Face checkpoints on disk: safetensors files, read slice by slice."""
+"""Hugging Face checkpoints on disk: safetensors files, read in slices and written in turn."""
 
 import json
+import os
 from collections.abc import Mapping, Set
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from art.errors import CheckpointError
 
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
-_DTYPES = ("F32", "BF16", "F16")
+_DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 class CheckpointReader:
@@ -107,6 +110,10 @@ class CheckpointReader:
         part: Tensor = self._slices(name)[index]
         return part
 
+    def dtype(self, name: str) -> torch.dtype:
+        """Say in which dtype a tensor is."""
+        return _DTYPES[self._slices(name).get_dtype()]
+
     def _slices(self, name: str) -> Any:
         return self._files[self._file_of[name]].get_slice(name)
 
@@ -117,11 +124,79 @@ class CheckpointReader:
             raise CheckpointError(f"{self.folder} {fault}: {some}{more}")
 
 
+class CheckpointWriter:
+    """A checkpoint in the making: one file, or several and their index.
+
+    Args:
+        folder: An empty folder.
+        max_file_bytes: The size that no file exceeds unless one tensor does, in bytes.
+    """
+
+    def __init__(self, folder: Path, max_file_bytes: int) -> None:
+        self._folder = folder
+        self._max_bytes = max_file_bytes
+        self._pending: dict[str, Tensor] = {}
+        self._pending_bytes = 0
+        self._total_bytes = 0
+        self._files: list[list[str]] = []
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """Take a tensor, and write those before it if the file would grow too large.
+
+        Args:
+            name: Its name.
+            tensor: A tensor on the CPU, in memory of its own. It is kept until it is written.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        if self._pending and self._pending_bytes + tensor.nbytes > self._max_bytes:
+            self._write()
+        self._pending[name] = tensor
+        self._pending_bytes += tensor.nbytes
+        self._total_bytes += tensor.nbytes
+
+    def finish(self) -> None:
+        """Write what is left, and name the files.
+
+        Raises:
+            OSError: The disk refuses.
+        """
+        self._write()
+        count = len(self._files)
+        if count == 1:
+            _path(self._folder, 0).rename(self._folder / _SINGLE)
+            return
+        weight_map = {}
+        for number, names in enumerate(self._files):
+            file = f"model-{number + 1:05}-of-{count:05}.safetensors"
+            _path(self._folder, number).rename(self._folder / file)
+            weight_map.update(dict.fromkeys(names, file))
+        index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
+        (self._folder / INDEX).write_text(json.dumps(index, indent=2) + "\n")
+
+    def _write(self) -> None:
+        path = _path(self._folder, len(self._files))
+        try:
+            save_file(self._pending, path, metadata={"format": "pt"})
+        except SafetensorError as error:
+            # safetensors says so of what the system says, a full disk for one.
+            raise OSError(str(error)) from error
+        with path.open("rb+") as file:
+            os.fsync(file.fileno())
+        self._files.append(list(self._pending))
+        self._pending, self._pending_bytes = {}, 0
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"{number}.safetensors.writing"
+
+
 def _file_names(folder: Path) -> list[str]:
-    index = folder / _INDEX
+    index = folder / INDEX
     if not index.is_file():
         if not (folder / _SINGLE).is_file():
-            raise CheckpointError(f"{folder} has neither {_SINGLE} nor {_INDEX}")
+            raise CheckpointError(f"{folder} has neither {_SINGLE} nor {INDEX}")
         return [_SINGLE]
     try:
         weight_map = json.loads(index.read_text())["weight_map"]

@@ -1,0 +1,230 @@
+"""Checkpoints into models and out again, and every way in which they can be wrong."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from art.errors import CheckpointError
+from art.megatron.model_support import handlers
+
+from .tiny_models import CASES, hf_config, save
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
+    """The checkpoint of a case, of several files."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+
+    def of(name: str) -> Path:
+        if not (folder / name).exists():
+            save(name, folder / name)
+        return folder / name
+
+    return of
+
+
+def tensors(folder: Path) -> dict[str, Tensor]:
+    read: dict[str, Tensor] = {}
+    for path in folder.glob("*.safetensors"):
+        read |= load_file(path)
+    return read
+
+
+def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert ours[name].dtype == theirs[name].dtype, name
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def built(name: str, dtype: torch.dtype = torch.float32):
+    """An empty model of a case, and its mapping."""
+    from art.megatron.models.build import build_model, transformer_config
+
+    handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+    architecture = handler.read_config(hf_config(name))
+    model = build_model(architecture, transformer_config(architecture, dtype=dtype))
+    return model, handler.weight_mapping(architecture)
+
+
+def load(name: str, folder: Path, dtype: torch.dtype = torch.float32):
+    from art.megatron.weights.load import load_weights
+
+    model, mapping = built(name, dtype)
+    load_weights(model, mapping, folder)
+    return model, mapping
+
+
+def round_trip(name: str, source: Path, target: Path, **options) -> dict[str, Tensor]:
+    from art.megatron.weights.save import save_checkpoint
+
+    model, mapping = load(name, source)
+    save_checkpoint(model, mapping, target, source=source, **options)
+    return tensors(target)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_checkpoint_comes_out_as_it_went_in(checkpoints, tmp_path, name) -> None:
+    source = checkpoints(name)
+    assert_same(round_trip(name, source, tmp_path / "out"), tensors(source))
+    assert json.loads((tmp_path / "out" / "config.json").read_text()) == json.loads(
+        (source / "config.json").read_text()
+    )
+    model = CASES[name].model_class.from_pretrained(tmp_path / "out")
+    assert_same(model.state_dict(), CASES[name].model_class.from_pretrained(source).state_dict())
+
+
+@pytest.mark.parametrize("limit", [1, 30_000, 10**9])
+def test_files_are_no_larger_than_they_may_be(checkpoints, tmp_path, limit) -> None:
+    source, target = checkpoints("qwen3_dense"), tmp_path / "out"
+    assert_same(round_trip("qwen3_dense", source, target, max_file_bytes=limit), tensors(source))
+    files = list(target.glob("*.safetensors"))
+    assert all(
+        sum(tensor.nbytes for tensor in held.values()) <= limit or len(held) == 1
+        for held in map(load_file, files)
+    )
+    if limit == 10**9:
+        assert [file.name for file in files] == ["model.safetensors"]
+    else:
+        index = json.loads((target / "model.safetensors.index.json").read_text())
+        assert set(index["weight_map"].values()) == {file.name for file in files}
+        total = sum(tensor.nbytes for tensor in tensors(source).values())
+        assert index["metadata"]["total_size"] == total
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "qwen3_5_moe"])
+@pytest.mark.parametrize("stacked", [True, False])
+def test_experts_are_read_stacked_or_one_by_one(checkpoints, tmp_path, name, stacked) -> None:
+    """Both are published; the layout that came in goes out."""
+    one_by_one = tensors(checkpoints(name))
+    source = tmp_path / "source"
+    shutil.copytree(checkpoints(name), source, ignore=shutil.ignore_patterns("model*"))
+    model = CASES[name].model_class.from_pretrained(checkpoints(name))
+    together = dict(model.state_dict())
+    assert any(key.endswith("experts.gate_up_proj") for key in together)
+    save_file(together if stacked else one_by_one, source / "model.safetensors")
+    target = round_trip(name, source, tmp_path / "out")
+    assert_same(target, together if stacked else one_by_one)
+
+
+def test_a_tied_checkpoint_may_hold_the_output_layer_too(checkpoints, tmp_path) -> None:
+    """As Qwen3-0.6B's does."""
+    source = tmp_path / "source"
+    shutil.copytree(checkpoints("qwen3_dense_tied"), source, ignore=shutil.ignore_patterns("mod*"))
+    held = tensors(checkpoints("qwen3_dense_tied"))
+    held["lm_head.weight"] = held["model.embed_tokens.weight"].clone()
+    save_file(held, source / "model.safetensors")
+    assert_same(round_trip("qwen3_dense_tied", source, tmp_path / "out"), held)
+    held["lm_head.weight"][96, 0] += 1
+    save_file(held, source / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs"):
+        load("qwen3_dense_tied", source)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_model_in_float32_goes_out_in_the_dtype_that_came_in(tmp_path, dtype) -> None:
+    source = tmp_path / "source"
+    save("llama3_dense", source)
+    halves = {name: tensor.to(dtype) for name, tensor in tensors(source).items()}
+    for path in source.glob("model*"):
+        path.unlink()
+    save_file(halves, source / "model.safetensors")
+    assert_same(round_trip("llama3_dense", source, tmp_path / "out"), halves)
+
+
+def without(name: str) -> Callable[[dict[str, Tensor]], object]:
+    return lambda held: held.pop(name)
+
+
+def changed(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str, Tensor]], object]:
+    return lambda held: held.__setitem__(name, change(held[name]))
+
+
+Q = "model.layers.1.self_attn.q_proj.weight"
+BAD_TENSORS = [
+    (without(Q), f"lacks tensors.*{Q}"),
+    (lambda held: held.__setitem__("model.layers.2.mlp.extra", torch.ones(1)), "mlp.extra"),
+    (changed(Q, lambda q: q[:-10].contiguous()), rf"{Q} is \[74, 60\].*calls for \[84, 60\]"),
+    (changed(Q, lambda q: q.T.contiguous()), rf"{Q} is \[60, 84\]"),
+    (changed(Q, lambda q: q.to(torch.int8)), "dtype I8"),
+    (changed(Q, lambda q: q.to(torch.float8_e4m3fn)), "dtype F8_E4M3"),
+]
+
+
+@pytest.mark.parametrize(("break_it", "message"), BAD_TENSORS)
+def test_tensors_that_do_not_fit_are_named(checkpoints, tmp_path, break_it, message) -> None:
+    held = tensors(checkpoints("qwen3_dense"))
+    break_it(held)
+    save_file(held, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=message):
+        load("qwen3_dense", tmp_path)
+
+
+def test_many_missing_tensors_are_counted(checkpoints, tmp_path) -> None:
+    save_file({"model.norm.weight": torch.ones(60)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match=r"lacks tensors.* and \d+ more"):
+        load("qwen3_dense", tmp_path)
+
+
+def test_the_checkpoint_of_another_family_is_refused(checkpoints) -> None:
+    with pytest.raises(CheckpointError, match="lacks tensors"):
+        load("qwen3_dense", checkpoints("qwen3_moe"))
+
+
+def truncate(folder: Path) -> None:
+    file = max(folder.glob("*.safetensors"), key=lambda path: path.stat().st_size)
+    file.write_bytes(file.read_bytes()[:-100])
+
+
+def remove_a_file(folder: Path) -> None:
+    next(folder.glob("*.safetensors")).unlink()
+
+
+def rewrite_index(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "model.safetensors.index.json").write_text(text)
+
+
+BAD_FILES = [
+    (truncate, "cut short"),
+    (lambda folder: next(folder.glob("*.safetensors")).write_bytes(b""), "cut short"),
+    (remove_a_file, "is missing"),
+    (lambda folder: (folder / "model.safetensors.index.json").unlink(), "neither"),
+    (rewrite_index("{"), "not an index"),
+    (rewrite_index("{}"), "not an index"),
+    (rewrite_index('{"weight_map": {"a": "../model.safetensors"}}'), "outside"),
+    (rewrite_index('{"weight_map": {}}'), "names no files"),
+]
+
+
+@pytest.mark.parametrize(("break_it", "message"), BAD_FILES)
+def test_broken_files_are_named(checkpoints, tmp_path, break_it, message) -> None:
+    folder = tmp_path / "broken"
+    shutil.copytree(checkpoints("qwen3_dense"), folder)
+    break_it(folder)
+    with pytest.raises(CheckpointError, match=message):
+        load("qwen3_dense", folder)
+
+
+def test_a_folder_that_exists_is_not_overwritten(checkpoints, tmp_path) -> None:
+    source = checkpoints("qwen3_dense")
+    with pytest.raises(CheckpointError, match="exists already"):
+        round_trip("qwen3_dense", source, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_write_that_fails_leaves_nothing(checkpoints, tmp_path, monkeypatch) -> None:
+    from art.megatron.weights import checkpoint
+
+    def full(*arguments: object, **options: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        round_trip("qwen3_dense", checkpoints("qwen3_dense"), tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
