@@ -1,5 +1,6 @@
 """What a model family lacks, on the terminal."""
 
+import logging
 import textwrap
 import warnings
 
@@ -21,6 +22,9 @@ def show_check(key: str) -> int:
     with warnings.catch_warnings():
         # If the family itself was left out, that is what is found.
         warnings.simplefilter("ignore", ModelSupportPluginWarning)
+        # What megatron says of its own optional parts as it loads is not about the family.
+        warnings.filterwarnings("ignore", module=r"megatron\.")
+        logging.getLogger("megatron").setLevel(logging.WARNING)
         findings = check_family(key)
     for finding in findings:
         head = f"{finding.status:<9}  {finding.subject:<15}  "
