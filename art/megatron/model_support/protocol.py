@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from megatron.core.models.gpt import GPTModel
     from megatron.core.transformer import TransformerConfig
     from torch import Tensor
+    from transformers import PretrainedConfig
+
+    from art.megatron.models.architecture import Architecture
+    from art.megatron.weights.mapping import WeightMapping
 
 NativeVllmLoraStatus = Literal["disabled", "wip", "validated"]
 RolloutWeightsMode = Literal["lora", "merged"]
@@ -33,6 +37,30 @@ class ModelSupportHandler(Protocol):
     @property
     def native_vllm_lora_status(self) -> NativeVllmLoraStatus:
         """How far vLLM serves the family's LoRA tensors, as in ``meta``."""
+
+    def read_config(self, config: "PretrainedConfig | Mapping[str, Any]") -> "Architecture":
+        """Read a Hugging Face config, every field of it.
+
+        Args:
+            config: A config of transformers, or the content of a ``config.json``.
+
+        Returns:
+            The model that it describes.
+
+        Raises:
+            ConfigurationError: The config is of another family, or a field of it is unknown or
+                has a value that is not supported. The message names the field.
+        """
+
+    def weight_mapping(self, architecture: "Architecture") -> "WeightMapping":
+        """Say which Hugging Face tensors the parameters of a model are made of.
+
+        Args:
+            architecture: What :meth:`read_config` read.
+
+        Returns:
+            The mapping of the whole model, whatever its ranks hold.
+        """
 
     def collect_layer_families(self, config: "TransformerConfig") -> list[LayerFamilyInstance]:
         """List the kinds of layers that a model of this config has.

@@ -1,11 +1,13 @@
 """What the handlers of all families share. A family says how it differs, in a file of its own."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError, ConfigurationError
 from art.megatron.model_support.layer_families import collect_layer_families
@@ -13,9 +15,11 @@ from art.megatron.model_support.lora_targets import collect_lora_targets
 from art.megatron.model_support.protocol import NativeVllmLoraStatus
 from art.megatron.model_support.spec import HandlerMeta, LayerFamilyInstance, LoraTarget
 from art.megatron.model_support.vllm_lora import is_expert, read_adapters, write_adapters
+from art.megatron.models.architecture import Architecture
+from art.megatron.weights.mapping import WeightMapping
 
 
-class FamilyHandler:
+class FamilyHandler(ABC):
     """A family of decoders whose adapter vLLM loads under the names that training gives it.
 
     A subclass sets ``meta`` to the :class:`HandlerMeta` of its spec, so that the registry and the
@@ -54,6 +58,32 @@ class FamilyHandler:
                 f"a {self.key} model has {'routed' if self.is_moe else 'no'} experts, but this "
                 f"config has num_moe_experts={config.num_moe_experts}"
             )
+
+    @abstractmethod
+    def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
+        """Read a Hugging Face config, every field of it.
+
+        Args:
+            config: A config of transformers, or the content of a ``config.json``.
+
+        Returns:
+            The model that it describes.
+
+        Raises:
+            ConfigurationError: The config is of another family, or a field of it is unknown or
+                has a value that is not supported. The message names the field.
+        """
+
+    @abstractmethod
+    def weight_mapping(self, architecture: Architecture) -> WeightMapping:
+        """Say which Hugging Face tensors the parameters of a model are made of.
+
+        Args:
+            architecture: What :meth:`read_config` read.
+
+        Returns:
+            The mapping of the whole model, whatever its ranks hold.
+        """
 
     def collect_layer_families(self, config: TransformerConfig) -> list[LayerFamilyInstance]:
         """List the kinds of layers that a model of this config has.
