@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
     from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
+    from .adapter_models import AdapterRuns
+
 # RMSNorm, SwiGLU, four heads of which two share a key.
 TINY: dict[str, object] = {
     "num_layers": 2,
@@ -74,6 +76,15 @@ def one_process() -> Iterator[None]:
         yield
     parallel_state.destroy_model_parallel()
     torch.distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="session")
+def adapter_runs(tmp_path_factory: pytest.TempPathFactory) -> "AdapterRuns":
+    """Every case of adapters, on four processes in every layout, launched once."""
+    pytest.importorskip("megatron.core", reason="needs the extra megatron")
+    from .adapter_models import run_all
+
+    return run_all(tmp_path_factory.mktemp("adapters"))
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Adapters out of models of megatron-core, and into them: PEFT's folders."""

@@ -1,0 +1,140 @@
+"""Adapters of megatron models, as PEFT folders that any ranks can write and read."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from megatron.core.models.gpt import GPTModel
+from megatron.core.transformer import TransformerConfig
+from torch import Tensor, distributed
+
+from art.errors import ArtError
+from art.megatron.lora.injection import adapters_of
+from art.megatron.lora.layers import LinearAdapter
+from art.megatron.model_support.vllm_lora import (
+    Adapter,
+    fuse_experts,
+    read_adapters,
+    stack_experts,
+    write_adapters,
+)
+
+from .folder import AdapterReader, write_folder
+from .gather import gather_adapter, whole_adapter
+from .layout import Place, find_places, group_gates, interleave_gates
+from .peft_config import check_config, keeps_gate_and_up_apart, write_config
+
+_GATED_QUERY = ".self_attn.q_proj"
+
+
+def export_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
+    """Write a model's adapter to a folder that PEFT loads on the Hugging Face model.
+
+    All ranks have to call it; rank 0 writes.
+
+    Args:
+        model: This rank's part of the model.
+        folder: Made if it does not exist.
+        base_model: The base model's name or path, for whoever loads the adapter.
+
+    Raises:
+        ConfigurationError: The model has no adapters.
+        CheckpointError: The folder cannot be written. All ranks raise it.
+    """
+    config = whole_adapter(model).config
+    tensors = gather_adapter(model)
+    outcome: list[ArtError | None] = [None]
+    if distributed.get_rank() == 0:
+        try:
+            tensors = _to_peft(tensors, model.config, config.rank)
+            write_folder(folder, tensors, write_config(config, base_model, tensors))
+        except ArtError as error:
+            outcome = [error]
+    # The others wait for the file, and must not wait for one that never comes.
+    distributed.broadcast_object_list(outcome, src=0)
+    if outcome[0] is not None:
+        raise outcome[0]
+
+
+@torch.no_grad()
+def import_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
+    """Fill a model's adapter from a PEFT folder, whatever ranks or program wrote it.
+
+    All ranks have to call it; each reads the folder by itself. Nothing changes unless the whole
+    adapter fits.
+
+    Args:
+        model: This rank's part of the model, with adapters on the same modules.
+        folder: The folder.
+        base_model: The base model's name or path. An adapter that names another is refused.
+
+    Raises:
+        ConfigurationError: The model has no adapters.
+        CheckpointError: A file is missing or cut short.
+        AdapterFormatError: The adapter is of another base model, rank or alpha, has tensors
+            missing, unknown or of another shape, or is more than a plain LoRA adapter.
+    """
+    whole = whole_adapter(model)
+    reader = AdapterReader(folder)
+    check_config(reader.config, whole.config, base_model)
+    places = find_places(
+        {module: owned.shapes for module, owned in whole.modules.items()},
+        reader.shapes,
+        apart=keeps_gate_and_up_apart(reader.config),
+    )
+    reader.check(
+        {place.a: place.a_shape for place in places.values()}
+        | {place.b: place.b_shape for place in places.values()}
+    )
+    # First all that can fail.
+    for place in places.values():
+        if place.zero is not None:
+            _read(place, reader)
+    for adapter in adapters_of(model):
+        for module in adapter.shapes:
+            _fill(adapter, module, _read(places[module], reader), model.config)
+
+
+def _read(place: Place, reader: AdapterReader) -> Adapter:
+    return place.take(reader.read(place.a), reader.read(place.b))
+
+
+def _fill(adapter: LinearAdapter, module: str, whole: Adapter, config: TransformerConfig) -> None:
+    a, b = whole
+    if config.attention_output_gate and module.endswith(_GATED_QUERY):
+        b = group_gates(b, *_heads(config))
+    pair = adapter.pair(module)
+    if adapter.sharded == "lora_A":
+        a = adapter.shard(module, a)
+    else:
+        b = adapter.shard(module, b)
+    pair.lora_A.copy_(a)
+    pair.lora_B.copy_(b)
+
+
+def _to_peft(
+    tensors: Mapping[str, Tensor], config: TransformerConfig, rank: int
+) -> dict[str, Tensor]:
+    adapters = read_adapters(tensors, {"r": rank})
+    if config.attention_output_gate:
+        for module, (a, b) in adapters.items():
+            if module.endswith(_GATED_QUERY):
+                adapters[module] = Adapter(a, interleave_gates(b, *_heads(config)))
+    # One adapter for gate and up of an expert is PEFT's on a parameter of all experts.
+    fused = {module for module in adapters if module.endswith(".gate_up_proj")}
+    if fused:
+        prefixes = {module.rpartition(".")[0] for module in fused}
+        of_experts = {
+            module: adapters.pop(module)
+            for module in list(adapters)
+            if module.rpartition(".")[0] in prefixes
+        }
+        for experts, stacked in stack_experts(of_experts, ("gate_up_proj", "down_proj")).items():
+            adapters |= fuse_experts(experts, stacked)
+    return write_adapters(adapters)
+
+
+def _heads(config: TransformerConfig) -> tuple[int, int]:
+    groups = config.num_query_groups
+    assert groups is not None  # megatron sets it
+    return config.num_attention_heads, groups

@@ -1,0 +1,115 @@
+"""``adapter_config.json``: what PEFT says about an adapter."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from art.errors import AdapterFormatError
+from art.megatron.lora.config import LoraConfig
+
+# Which values leave an adapter a plain product of B and A. What is not here has to be empty.
+_PLAIN: dict[str, tuple[object, ...]] = {
+    "peft_type": ("LORA",),
+    "bias": ("none",),
+    # Others (PiSSA, say) also change the base model.
+    "init_lora_weights": (True, False, "gaussian"),
+}
+_WITHOUT_EFFECT = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "ensure_weight_tying",
+    "inference_mode",
+    "loftq_config",
+    "lora_dropout",
+    "megatron_core",
+    "peft_version",
+    "qalora_group_size",
+    "revision",
+    "target_modules",
+    "target_parameters",
+    "task_type",
+)
+_FUSED = r".*\.gate_up_proj"
+
+
+def keeps_gate_and_up_apart(found: Mapping[str, Any]) -> bool:
+    """Say whether the A of fused experts is that of gate above that of up."""
+    return bool(found.get("rank_pattern"))
+
+
+def write_config(config: LoraConfig, base_model: str, tensors: Iterable[str]) -> dict[str, Any]:
+    """Describe an adapter as PEFT does.
+
+    Args:
+        config: The adapter.
+        base_model: The base model's name or path.
+        tensors: The names of the adapter's tensors.
+
+    Returns:
+        The content of ``adapter_config.json``.
+    """
+    modules = {name.rpartition(".lora_")[0]: None for name in tensors}
+    fused = [module for module in modules if module.endswith((".experts", ".experts.base_layer"))]
+    names = {module.rpartition(".")[2]: None for module in modules if module not in fused}
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    return {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model,
+        "r": config.rank,
+        "lora_alpha": config.alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "target_modules": list(names),
+        "target_parameters": parameters if fused else None,
+        "inference_mode": True,
+    }
+
+
+def check_config(found: Mapping[str, Any], config: LoraConfig, base_model: str) -> None:
+    """Compare PEFT's description of an adapter with what a model has room for.
+
+    Args:
+        found: The content of ``adapter_config.json``.
+        config: The adapter that the model has.
+        base_model: The base model's name or path.
+
+    Raises:
+        AdapterFormatError: The adapter is of another base model, rank or alpha, or is more than
+            a plain LoRA adapter.
+    """
+    base = found.get("base_model_name_or_path")
+    # PEFT leaves it empty for a model that came from no file. Shapes are compared all the same.
+    if base and base != base_model:
+        raise AdapterFormatError(f"the adapter is of {base!r}, but the model is {base_model!r}")
+    for key, name, expected in (("r", "rank", config.rank), ("lora_alpha", "alpha", config.alpha)):
+        if found.get(key) != expected:
+            raise AdapterFormatError(
+                f"the adapter has {name} {found.get(key)!r} (its config's {key}), but the model "
+                f"has an adapter of {name} {expected}"
+            )
+    _check_patterns(found, config)
+    read = {"r", "lora_alpha", "rank_pattern", "alpha_pattern", *_WITHOUT_EFFECT}
+    for key in found.keys() - read:
+        plain = found[key] in _PLAIN[key] if key in _PLAIN else not found[key]
+        if not plain:
+            raise AdapterFormatError(
+                f"the adapter config's {key}={found[key]!r} asks for more than a plain LoRA "
+                "adapter, which is all that can be loaded"
+            )
+
+
+def _check_patterns(found: Mapping[str, Any], config: LoraConfig) -> None:
+    # PEFT doubles both where it fuses adapters of gate_proj and up_proj.
+    expected = {"rank_pattern": 2 * config.rank, "alpha_pattern": 2 * config.alpha}
+    for key, doubled in expected.items():
+        pattern = found.get(key) or {}
+        if pattern not in ({}, {_FUSED: doubled}):
+            raise AdapterFormatError(
+                f"the adapter config's {key}={pattern!r} gives modules a rank or alpha of their "
+                "own; all have to have the same"
+            )
+    if bool(found.get("rank_pattern")) != bool(found.get("alpha_pattern")):
+        raise AdapterFormatError(
+            "the adapter config has only one of rank_pattern and alpha_pattern, so gate and up "
+            "of the experts are scaled unlike the rest"
+        )

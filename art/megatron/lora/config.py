@@ -1,0 +1,40 @@
+"""What an adapter is, whatever ranks hold it."""
+
+import math
+from dataclasses import dataclass
+
+from art.errors import ConfigurationError
+
+
+@dataclass(frozen=True)
+class LoraConfig:
+    """The size of an adapter, what it adapts, and how it starts.
+
+    Args:
+        rank: Rows of every A, columns of every B; at least 1.
+        alpha: What an adapter adds is multiplied by ``alpha / rank``.
+        target_modules: The last part of Hugging Face's module names, such as ``"q_proj"``;
+            ``"experts"`` is all routed experts.
+        seed: Of the initial A. B starts at zero.
+
+    Raises:
+        ConfigurationError: A value cannot be used.
+    """
+
+    rank: int
+    alpha: float
+    target_modules: tuple[str, ...]
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ConfigurationError(f"the rank of an adapter must be at least 1, not {self.rank}")
+        if not (math.isfinite(self.alpha) and self.alpha > 0):
+            raise ConfigurationError(f"alpha must be a positive number, not {self.alpha}")
+        if not self.target_modules:
+            raise ConfigurationError("target_modules is empty, so there is nothing to adapt")
+
+    @property
+    def scale(self) -> float:
+        """What an adapter adds is multiplied by this."""
+        return self.alpha / self.rank

@@ -1,0 +1,230 @@
+"""Adapters of megatron models as PEFT folders: out, in, and from any ranks to any others."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from art.errors import AdapterFormatError, CheckpointError
+from art.megatron.model_support import handlers
+
+from .adapter_cases import BASE_MODEL, CASES_RUN, RUNS, layouts_of
+from .adapter_models import adapted_model
+from .adapter_reference import RANK, one_by_one, peft_logits
+from .tiny_models import CASES, hf_config, hf_model, save
+
+
+def _tensors(folder):
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def _config(folder):
+    return json.loads((folder / "adapter_config.json").read_text())
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_what_was_imported_is_exported_bit_for_bit(adapter_runs, run) -> None:
+    """Whatever ranks hold the adapter: so it gets from any of them to any other."""
+    case, _, layout = run.partition("/")
+    imported = _tensors(adapter_runs.root / case / "peft")
+    imported = one_by_one(imported, hf_config(case))
+    exported = _tensors(adapter_runs.root / case / layout / "exported")
+    assert exported.keys() == imported.keys()
+    for name, tensor in exported.items():
+        assert torch.equal(tensor, imported[name]), name
+
+
+@pytest.mark.parametrize("case", CASES_RUN)
+def test_peft_loads_what_is_exported_and_computes_the_same(adapter_runs, case) -> None:
+    layout = layouts_of(case)[-1]
+    folder = adapter_runs.root / case
+    megatron = load_file(folder / layout / "logits.safetensors")["logits"]
+    tokens = load_file(folder / "reference.safetensors")["tokens"]
+    peft = peft_logits(hf_model(case), folder / layout / "exported", tokens)
+    assert (peft - hf_model(case)(tokens).logits).abs().max() > 0.1
+    assert (peft - megatron).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("case", CASES_RUN)
+def test_adapters_start_the_same_on_any_ranks(adapter_runs, case) -> None:
+    layouts = layouts_of(case)
+    first, *others = [_tensors(adapter_runs.root / case / name / "fresh") for name in layouts]
+    for other in others:
+        assert other.keys() == first.keys()
+        assert all(torch.equal(other[name], tensor) for name, tensor in first.items())
+
+
+@pytest.mark.parametrize("case", CASES_RUN)
+def test_adapters_start_as_those_of_peft_do(adapter_runs, case) -> None:
+    fresh = _tensors(adapter_runs.root / case / "dp4" / "fresh")
+    for name, tensor in fresh.items():
+        assert tensor.dtype is torch.float32
+        if name.endswith("lora_B.weight"):
+            assert not tensor.any()
+        else:
+            # Uniform between the bounds: of so many numbers, some are near to both.
+            bound = tensor.shape[1] ** -0.5
+            assert 0.9 * bound < tensor.abs().max() <= bound
+            assert tensor.std() == pytest.approx(bound / 3**0.5, rel=0.25)
+    of_a = [tensor for name, tensor in fresh.items() if name.endswith("lora_A.weight")]
+    assert len({tuple(tensor.flatten().tolist()) for tensor in of_a}) == len(of_a)
+
+
+@pytest.mark.parametrize("case", CASES_RUN)
+def test_vllm_tensors_are_made_of_what_is_exported_and_undone(adapter_runs, case) -> None:
+    folder = adapter_runs.root / case / "dp4" / "exported"
+    exported, config = _tensors(folder), _config(folder)
+    handler = getattr(handlers, f"{CASES[case].family.upper()}_HANDLER")
+    vllm, vllm_config = handler.to_vllm_lora_tensors(exported, adapter_config=config)
+    assert vllm_config["r"] == RANK
+    back = handler.from_vllm_lora_tensors(vllm, adapter_config=vllm_config)
+    assert back.keys() == exported.keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in exported.items())
+
+
+@pytest.fixture
+def folder(adapter_runs, tmp_path):
+    """A PEFT folder of ``qwen3_dense``, to be spoilt."""
+    copy = tmp_path / "adapter"
+    shutil.copytree(adapter_runs.root / "qwen3_dense" / "peft", copy)
+    return copy
+
+
+@pytest.fixture
+def adapted():
+    """A model of ``qwen3_dense`` with an adapter, on this process alone."""
+    return adapted_model("qwen3_dense")
+
+
+_Q = "base_model.model.model.layers.1.self_attn.q_proj.lora_{}.weight"
+
+
+def _load(model, folder, base_model=BASE_MODEL):
+    from art.megatron.adapters.peft import import_adapter
+
+    import_adapter(model, folder, base_model=base_model)
+
+
+def _trained(model):
+    return {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def _spoil_tensors(folder, change):
+    tensors = _tensors(folder)
+    change(tensors)
+    save_file(tensors, folder / "adapter_model.safetensors")
+
+
+def _spoil_config(folder, **changes):
+    config = _config(folder) | changes
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+
+
+BAD_TENSORS = {
+    "missing": (lambda t: t.pop(_Q.format("B")), "lacks tensors.*layers.1.self_attn.q_proj.lora_B"),
+    "extra": (
+        lambda t: t.update({"base_model.model.lm_head.lora_A.weight": torch.zeros(3, 60)}),
+        "has tensors.*lm_head.lora_A",
+    ),
+    "wide": (
+        lambda t: t.update({_Q.format("A"): torch.zeros(3, 61)}),
+        r"layers.1.self_attn.q_proj.lora_A.weight is \[3, 61\].*\[3, 60\]",
+    ),
+    "rank": (
+        lambda t: t.update({_Q.format("B"): torch.zeros(84, 4)}),
+        r"layers.1.self_attn.q_proj.lora_B.weight is \[84, 4\].*\[84, 3\]",
+    ),
+    "vector": (lambda t: t.update({_Q.format("A"): torch.zeros(180)}), r"is \[180\]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_TENSORS)
+def test_tensors_that_do_not_fit_are_named(adapted, folder, name) -> None:
+    change, message = BAD_TENSORS[name]
+    _spoil_tensors(folder, change)
+    before = _trained(adapted)
+    with pytest.raises(AdapterFormatError, match=message):
+        _load(adapted, folder)
+    assert all(torch.equal(before[key], value) for key, value in _trained(adapted).items())
+
+
+BAD_CONFIGS = [
+    ({"r": 8}, "rank 8"),
+    ({"r": None}, "rank None"),
+    ({"lora_alpha": 6}, "alpha 6"),
+    ({"base_model_name_or_path": "tiny/other"}, "'tiny/other', but the model is 'tiny/base'"),
+    ({"use_rslora": True}, "use_rslora"),
+    ({"use_dora": True}, "use_dora"),
+    ({"bias": "all"}, "bias"),
+    ({"peft_type": "IA3"}, "peft_type"),
+    ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+    ({"modules_to_save": ["lm_head"]}, "modules_to_save"),
+    ({"rank_pattern": {"q_proj": 8}}, "rank_pattern"),
+    ({"alpha_pattern": {"q_proj": 8}}, "alpha_pattern"),
+    ({"a_later_option": 1}, "a_later_option"),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), BAD_CONFIGS)
+def test_an_adapter_of_another_kind_is_refused(adapted, folder, changes, message) -> None:
+    _spoil_config(folder, **changes)
+    with pytest.raises(AdapterFormatError, match=message):
+        _load(adapted, folder)
+
+
+def test_an_adapter_of_another_model_is_refused(folder) -> None:
+    with pytest.raises(AdapterFormatError, match=r"self_attn.\w_proj.lora_.*is \[\d+, \d+\], but"):
+        _load(adapted_model("llama3_dense"), folder)
+
+
+def test_an_adapter_of_fewer_modules_is_refused(folder) -> None:
+    with pytest.raises(AdapterFormatError, match="has tensors that the model has no adapter for"):
+        _load(adapted_model("qwen3_dense", ("q_proj", "v_proj")), folder)
+
+
+def test_broken_folders_are_refused(adapted, folder) -> None:
+    tensors = folder / "adapter_model.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-10])
+    with pytest.raises(CheckpointError, match="cut short"):
+        _load(adapted, folder)
+    tensors.unlink()
+    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors is missing"):
+        _load(adapted, folder)
+    (folder / "adapter_config.json").write_text("[]")
+    with pytest.raises(AdapterFormatError, match="not a JSON object"):
+        _load(adapted, folder)
+    (folder / "adapter_config.json").write_text("{")
+    with pytest.raises(AdapterFormatError, match="not JSON"):
+        _load(adapted, folder)
+    (folder / "adapter_config.json").unlink()
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        _load(adapted, folder)
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(adapted, tmp_path) -> None:
+    from art.megatron.adapters.peft import export_adapter
+
+    (tmp_path / "file").write_text("")
+    with pytest.raises(CheckpointError, match="cannot be written"):
+        export_adapter(adapted, tmp_path / "file" / "adapter", base_model=BASE_MODEL)
+
+
+def test_some_modules_can_be_adapted_and_others_not(tmp_path) -> None:
+    """With PEFT as the judge of what a partial adapter of fused modules means."""
+    from art.megatron.adapters.peft import export_adapter
+
+    reference = save("qwen3_dense", tmp_path / "base")
+    model = adapted_model("qwen3_dense", ("v_proj", "up_proj"), base=tmp_path / "base")
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data.normal_(std=0.3, generator=generator)
+    export_adapter(model, tmp_path / "adapter", base_model=BASE_MODEL)
+    assert {name.split(".")[-3] for name in _tensors(tmp_path / "adapter")} == {"v_proj", "up_proj"}
+    tokens = torch.randint(97, (2, 7))
+    with torch.no_grad():
+        ours = model(tokens, torch.arange(7).expand(2, -1), None)
+    theirs = peft_logits(reference, tmp_path / "adapter", tokens)
+    assert (ours - theirs).abs().max() <= 1e-5

@@ -1,0 +1,95 @@
+"""Adapters in megatron models, against PEFT's on the same weights and data."""
+
+import pytest
+import torch
+
+from art.errors import ConfigurationError
+from art.megatron.model_support import handlers
+
+from .adapter_cases import RUNS
+from .adapter_models import adapted_model, base_model
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_adapters_that_start_change_nothing(adapter_runs, run) -> None:
+    assert adapter_runs.measured[run]["unchanged"] is True
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_only_adapters_are_trained_and_weights_stay_where_they_are(adapter_runs, run) -> None:
+    assert adapter_runs.measured[run]["only_adapters_trained"] is True
+    assert adapter_runs.measured[run]["base_kept"] is True
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_logits_equal_those_of_peft(adapter_runs, run) -> None:
+    assert adapter_runs.measured[run]["logits"] <= 1e-5
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_gradients_equal_those_of_peft(adapter_runs, run) -> None:
+    assert adapter_runs.measured[run]["gradients"] <= 1e-5
+
+
+@pytest.mark.parametrize("run", RUNS)
+def test_ranks_that_hold_the_same_matrix_hold_the_same_gradient(adapter_runs, run) -> None:
+    assert adapter_runs.measured[run]["spread"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("rank", "alpha", "targets", "message"),
+    [
+        (0, 1.0, ("q_proj",), "rank"),
+        (1, 0.0, ("q_proj",), "alpha"),
+        (1, float("nan"), ("q_proj",), "alpha"),
+        (1, 1.0, (), "target_modules"),
+    ],
+)
+def test_a_config_that_means_nothing_is_refused(rank, alpha, targets, message) -> None:
+    from art.megatron.lora.config import LoraConfig
+
+    with pytest.raises(ConfigurationError, match=message):
+        LoraConfig(rank, alpha, targets)
+
+
+def test_unknown_modules_are_named() -> None:
+    with pytest.raises(ConfigurationError, match=r"no modules called qkv_proj, experts;.*q_proj"):
+        adapted_model("qwen3_dense", ("qkv_proj", "q_proj", "experts"))
+
+
+def test_adapters_are_added_once() -> None:
+    from art.megatron.lora.config import LoraConfig
+    from art.megatron.lora.injection import add_adapters
+
+    model = adapted_model("qwen3_dense")
+    with pytest.raises(ConfigurationError, match="adapters already"):
+        add_adapters(model, handlers.QWEN3_DENSE_HANDLER, LoraConfig(1, 1.0, ("q_proj",)))
+
+
+def test_linear_modules_of_other_types_are_refused() -> None:
+    from art.megatron.lora.config import LoraConfig
+    from art.megatron.lora.injection import adapters_of, add_adapters
+
+    model = base_model("qwen3_dense")
+    model.decoder.layers[1].mlp.linear_fc2 = torch.nn.Linear(52, 60)
+    with pytest.raises(ConfigurationError, match=r"layers.1.mlp.linear_fc2 is a Linear"):
+        add_adapters(model, handlers.QWEN3_DENSE_HANDLER, LoraConfig(1, 1.0, ("down_proj",)))
+    assert not list(adapters_of(model))
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_a_model_without_adapters_has_none_to_export(tmp_path) -> None:
+    from art.megatron.adapters.peft import export_adapter
+
+    with pytest.raises(ConfigurationError, match="no adapters"):
+        export_adapter(base_model("qwen3_dense"), tmp_path, base_model="tiny/base")
+
+
+def test_adapters_of_bfloat16_models_are_float32() -> None:
+    model = adapted_model("qwen3_dense", dtype=torch.bfloat16)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    assert {parameter.dtype for parameter in trained} == {torch.float32}
+    for parameter in trained:
+        torch.nn.init.normal_(parameter)
+    model(torch.zeros(1, 4, dtype=torch.long), torch.arange(4)[None], None).float().sum().backward()
+    assert all(parameter.grad.dtype is torch.float32 for parameter in trained)
