@@ -1,3 +1,3 @@
-from art._lazy import attach
+from art import _lazy
 
-__getattr__, __dir__, __all__ = attach(__name__)
+__getattr__, __dir__, __all__ = _lazy.attach(__name__)

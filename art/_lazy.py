@@ -6,9 +6,9 @@ A lazy package holds two files. ``__init__.pyi`` lists the names, one a line::
 
 and ``__init__.py`` hands the stub to :func:`attach`::
 
-    from art._lazy import attach
+    from art import _lazy
 
-    __getattr__, __dir__, __all__ = attach(__name__)
+    __getattr__, __dir__, __all__ = _lazy.attach(__name__)
 
 Python loads ``art.trajectories`` when ``art.Trajectory`` is first touched; type checkers and
 editors read the same stub. ``lazy_loader`` does the loading, and is itself loaded with the first
@@ -42,7 +42,7 @@ _EXTRA_OF_SUBPACKAGE = {
 _TINKER = "fastapi google jinja2 numpy starlette tinker transformers uvicorn yaml"
 _MODULES_OF_EXTRA = {
     "tinker": _TINKER,
-    "local": f"{_TINKER} accelerate gguf huggingface_hub peft safetensors tokenizers torch"
+    "local": f"{_TINKER} accelerate gguf huggingface_hub peft psutil safetensors tokenizers torch"
     " zstandard",
     "megatron": "einops huggingface_hub megatron packaging psutil safetensors torch transformers",
 }
@@ -84,7 +84,7 @@ def attach(
         return _load(package_name, module, name)
 
     def __dir__() -> list[str]:
-        return sorted((addresses.keys() | package.__dict__.keys()) - {"attach"})
+        return sorted(addresses.keys() | package.__dict__.keys())
 
     if os.environ.get("ART_EAGER_IMPORT", "").lower() not in _OFF:
         # Modules that load now may import from this package, which has no `__getattr__` yet.

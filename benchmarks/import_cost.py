@@ -7,7 +7,6 @@ writes it.
 """
 
 import argparse
-import importlib.util
 import json
 import os
 import statistics
@@ -18,6 +17,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import lazy_loader
 from import_environments import ENVIRONMENTS, make_environments
 from import_variants import TECHNIQUES, write_variant
 
@@ -196,10 +196,12 @@ def main() -> None:
             others = programs_of_others(options.compare.absolute())
             # These two need their distributions, which the environment of the others has. What
             # art's own modules need, the copy brings along.
-            site = Path(importlib.util.find_spec("lazy_loader").origin).parents[1]
+            loader = Path(lazy_loader.__file__).parent
             for technique in ("lazy-imports", "etils"):
                 others += programs_of_techniques(others[0].python, Path(folder), {technique})
-                (others[-1].path / "lazy_loader").symlink_to(site / "lazy_loader")
+                copy = others[-1].path
+                assert copy is not None
+                (copy / "lazy_loader").symlink_to(loader)
             programs += others
         rows = table(measure(programs, options.runs, options.slow_runs or options.runs))
     print(f"{'program':62} {'runs':>4} {'median':>10} {'over bare':>11} {'added':>7}")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 # What is installed together, and the import of each package that is measured there. openpipe-art
 # has an environment of its own: it pins what the others need newer.
-ENVIRONMENTS = {
+ENVIRONMENTS: dict[str, dict[str, str | None]] = {
     "others": {
         "lazy-imports": None,
         "etils": None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-INIT = "from art._lazy import attach\n\n__getattr__, __dir__, __all__ = attach(__name__)\n"
+INIT = "from art import _lazy\n\n__getattr__, __dir__, __all__ = _lazy.attach(__name__)\n"
 SHOP = {
     "shop/__init__.py": INIT,
     "shop/__init__.pyi": """\

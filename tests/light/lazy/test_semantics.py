@@ -16,7 +16,7 @@ DOCUMENT = Path(art.__file__).parents[1] / "docs" / "lazy-imports.md"
 STRUCTURE = {"fruit": ["Apple", "Pear"], "basket": ["Basket"], "torn": ["Torn"], "raw": ["Raw"]}
 PUBLIC = [name for names in STRUCTURE.values() for name in names]
 INITS = {
-    "art": "from art._lazy import attach\n__getattr__, __dir__, __all__ = attach(__name__)\n",
+    "art": "from art import _lazy\n__getattr__, __dir__, __all__ = _lazy.attach(__name__)\n",
     "lazy_loader": (
         "import lazy_loader\n"
         "__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)\n"
