@@ -8,19 +8,20 @@ on import, and nothing happens where there is CUDA.
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 import torch
-from megatron.core.fusions import fused_softmax
 from megatron.core.models.common.embeddings.rotary_pos_embedding import RotaryEmbedding
 from megatron.core.models.gpt import GPTModel
+from megatron.core.pipeline_parallel import schedules
 from megatron.core.ssm import gated_delta_net
 from megatron.core.tensor_parallel.random import initialize_rng_tracker
 from megatron.core.transformer.moe import moe_utils, token_dispatcher
 from megatron.core.transformer.utils import get_default_causal_mask
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from art.errors import IncompatibleEngineError
 
@@ -59,10 +60,13 @@ def megatron_on_cpu() -> Iterator[None]:
         return
     patches = _patches()
     for patch in patches:
-        _check(patch)
+        _check(patch.needed_by, patch.line)
+    for needs_cuda in _CudaIsCpu.NEEDED_BY:
+        _check(needs_cuda, 'device="cuda"')
     with ExitStack() as stack:
         for patch in patches:
             stack.enter_context(_replaced(patch.owner, patch.name, patch.replacement))
+        stack.enter_context(_CudaIsCpu())
         # The fused functions are under torch.compile, whose first call takes tens of seconds.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         # The default tracker keeps states of CUDA generators.
@@ -80,13 +84,6 @@ def _patches() -> list[Patch]:
             lambda: torch.device("cpu"),
             RotaryEmbedding.get_emb,
             "device=torch.cuda.current_device()",
-        ),
-        Patch(
-            fused_softmax,
-            "get_default_causal_mask",
-            _causal_mask,
-            inspect.unwrap(get_default_causal_mask),
-            'device="cuda"',
         ),
         # The copy of tied embeddings on the last rank of a pipeline.
         Patch(
@@ -129,14 +126,13 @@ def _patches() -> list[Patch]:
     return patches
 
 
-def _check(patch: Patch) -> None:
-    source = inspect.getsource(patch.needed_by)
-    if patch.line not in source:
+def _check(needed_by: Callable[..., object] | type, line: str) -> None:
+    if line not in inspect.getsource(needed_by):
         version = sys.modules["megatron.core"].__version__
         raise IncompatibleEngineError(
-            f"megatron-core {version}: {patch.needed_by.__qualname__} no longer contains "
-            f"{patch.line!r}, for which art.megatron.cpu replaces {patch.name}. Install the "
-            "version of the extra [megatron], or bring the patch up to date"
+            f"megatron-core {version}: {needed_by.__qualname__} no longer contains {line!r}, for "
+            "which art.megatron.cpu adapts it. Install the version that the extra [megatron] "
+            "pins, or bring that module up to date"
         )
 
 
@@ -154,10 +150,6 @@ def _replaced(owner: object, name: str, replacement: object) -> Iterator[None]:
             setattr(owner, name, before)
 
 
-def _causal_mask(length: int) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool).triu(diagonal=1)
-
-
 def _l2norm(x: Tensor) -> Tensor:
     # FLA's default epsilon, added to the sum of squares.
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)
@@ -165,6 +157,29 @@ def _l2norm(x: Tensor) -> Tensor:
 
 def _as_numpy_where_asked(tensor: Any, as_numpy: bool = False, record_stream: bool = False) -> Any:
     return tensor.numpy() if as_numpy and isinstance(tensor, Tensor) else tensor
+
+
+class _CudaIsCpu(TorchFunctionMode):
+    """Makes on the CPU what is asked for with ``device="cuda"``: masks, counts of tokens."""
+
+    NEEDED_BY = (
+        inspect.unwrap(get_default_causal_mask),
+        schedules.forward_backward_no_pipelining,
+        schedules.forward_backward_pipelining_without_interleaving,
+    )
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Iterable[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Call a function of torch's, on the CPU where it was to be on a CUDA device."""
+        kwargs = kwargs or {}
+        if kwargs.get("device") == "cuda":
+            kwargs = {**kwargs, "device": "cpu"}
+        return func(*args, **kwargs)
 
 
 class _NoStream:

@@ -53,6 +53,9 @@ def transformer_config(
         pipeline_model_parallel_size=sizes["pipeline"],
         expert_model_parallel_size=sizes["expert"],
         expert_tensor_parallel_size=sizes["expert tensor"],
+        # Where ranks share an expert, each has to see all of its tokens: alltoall would gather
+        # them in unequal parts, which gloo cannot do.
+        moe_token_dispatcher_type="allgather" if sizes["expert tensor"] > 1 else "alltoall",
         sequence_parallel=sequence_parallel and sizes["tensor"] > 1,
         params_dtype=dtype,
         pipeline_dtype=dtype,

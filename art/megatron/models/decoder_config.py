@@ -80,7 +80,6 @@ def read_experts(fields: ConfigFields) -> dict[str, Any]:
         "moe_router_dtype": "fp32",
         # A balance of load is pre-training's aim; a policy's gradient has none.
         "moe_router_load_balancing_type": "none",
-        "moe_token_dispatcher_type": "alltoall",
     }
 
 

@@ -26,6 +26,7 @@ class TransformerConfig:
     linear_value_head_dim: int | None
     num_moe_experts: int | None
     moe_shared_expert_intermediate_size: int | None
+    moe_token_dispatcher_type: Literal["allgather", "alltoall", "flex"]
     tensor_model_parallel_size: int
     pipeline_model_parallel_size: int
     expert_model_parallel_size: int
@@ -64,6 +65,7 @@ class TransformerConfig:
         linear_value_head_dim: int | None = ...,
         num_moe_experts: int | None = ...,
         moe_shared_expert_intermediate_size: int | None = ...,
+        moe_token_dispatcher_type: Literal["allgather", "alltoall", "flex"] = ...,
         tensor_model_parallel_size: int = ...,
         pipeline_model_parallel_size: int = ...,
         expert_model_parallel_size: int = ...,

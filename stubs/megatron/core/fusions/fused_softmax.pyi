@@ -1,1 +1,0 @@
-from megatron.core.transformer.utils import get_default_causal_mask as get_default_causal_mask
