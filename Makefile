@@ -25,8 +25,10 @@ test: test-light test-full test-eager
 test-light: .venv-tinker/.ready
 	$(LIGHT) -m pytest tests/light -n 2
 
+# One thread each: two workers with torch's own threads would fight over two cores.
+test-full: export OMP_NUM_THREADS := 1
 test-full: .venv/.ready .venv-tinker/.ready
-	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile
+	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile --durations=15
 
 # Every public name that is installed is loaded at once: with all engines, and with none.
 test-eager: .venv/.ready .venv-tinker/.ready
