@@ -148,7 +148,9 @@ def test_chunked_logits_change_nothing(executor, model, monkeypatch):
     chunked = executor.forward_backward(model, data, CROSS_ENTROPY, backward=True)
     assert chunked.metrics["loss:sum"] == pytest.approx(whole.metrics["loss:sum"], rel=1e-6)
     for key, gradient in _gradients(executor, model).items():
-        torch.testing.assert_close(gradient, gradients[key], rtol=1e-4, atol=1e-5)
+        # Sums in another order differ by the rounding of their largest terms.
+        largest = float(gradients[key].abs().max())
+        torch.testing.assert_close(gradient, gradients[key], rtol=1e-4, atol=1e-5 * largest)
 
 
 def test_a_new_adapter_answers_as_the_base_does_and_its_seed_is_its_start(executor):
