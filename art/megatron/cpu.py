@@ -40,22 +40,24 @@ class Patch(NamedTuple):
     owner: object
     name: str
     replacement: object
-    needed_by: Callable[..., object] | type
+    needed_by: Callable[..., object]
     line: str
 
 
 @contextmanager
 def megatron_on_cpu() -> Iterator[None]:
-    """Let megatron-core build and run models on a CPU; do nothing where there is CUDA.
+    """Let megatron-core build and run models on a CPU.
 
-    Enter it before a model is built, and leave it after the model's last use. The process group
-    (gloo) and ``parallel_state`` are the caller's. Inside, random numbers for dropout come from
-    torch's own generator, and what megatron would compile runs as it is written.
+    It does nothing where there is CUDA, nor inside itself. Enter it before a model is built, and
+    leave it after the model's last use. The process group (gloo) and ``parallel_state`` are the
+    caller's. Inside, random numbers for dropout come from torch's own generator, and what
+    megatron would compile runs as it is written.
 
     Raises:
         IncompatibleEngineError: megatron-core is not as the patches expect it.
     """
-    if torch.cuda.is_available():
+    is_on = token_dispatcher.maybe_move_tensor_to_cpu is _as_numpy_where_asked
+    if torch.cuda.is_available() or is_on:
         yield
         return
     patches = _patches()
@@ -95,14 +97,20 @@ def _patches() -> list[Patch]:
         ),
         # Its copy from the device runs on a stream of its own; here there is nothing to copy.
         *(
-            Patch(torch.cuda, name, replacement, dispatcher, f"torch.cuda.{name}(")
-            for name, replacement in (
-                ("Stream", _NoStream),
-                ("current_stream", _NoStream),
-                ("stream", _no_stream),
+            Patch(torch.cuda, name, replacement, needed_by, f"torch.cuda.{name}(")
+            for name, replacement, needed_by in (
+                ("Stream", _NoStream, dispatcher.__init__),
+                ("current_stream", _NoStream, dispatcher._maybe_dtoh_and_synchronize),
+                ("stream", _no_stream, dispatcher._maybe_dtoh_and_synchronize),
             )
         ),
-        Patch(dispatcher, "cuda_dtoh_stream", None, dispatcher, "cuda_dtoh_stream is None"),
+        Patch(
+            dispatcher,
+            "cuda_dtoh_stream",
+            None,
+            dispatcher.__init__,
+            "cuda_dtoh_stream is None",
+        ),
         Patch(
             token_dispatcher,
             "maybe_move_tensor_to_cpu",
@@ -114,19 +122,23 @@ def _patches() -> list[Patch]:
     if not gated_delta_net.HAVE_FLA:
         # Its kernels are Triton's; megatron-core has the same rule in torch, for its
         # deterministic mode.
-        module = gated_delta_net.GatedDeltaNet
+        layer = gated_delta_net.GatedDeltaNet
         rule = gated_delta_net.torch_chunk_gated_delta_rule
         patches += [
-            Patch(gated_delta_net, "HAVE_FLA", True, module, "if not HAVE_FLA:"),
-            Patch(gated_delta_net, "l2norm", _l2norm, module, "l2norm(query.contiguous())"),
+            Patch(gated_delta_net, "HAVE_FLA", True, layer.__init__, "if not HAVE_FLA:"),
+            Patch(gated_delta_net, "l2norm", _l2norm, layer.forward, "l2norm(query.contiguous())"),
             Patch(
-                gated_delta_net, "chunk_gated_delta_rule", rule, module, "chunk_gated_delta_rule("
+                gated_delta_net,
+                "chunk_gated_delta_rule",
+                rule,
+                layer.forward,
+                "= chunk_gated_delta_rule(",
             ),
         ]
     return patches
 
 
-def _check(needed_by: Callable[..., object] | type, line: str) -> None:
+def _check(needed_by: Callable[..., object], line: str) -> None:
     if line not in inspect.getsource(needed_by):
         version = sys.modules["megatron.core"].__version__
         raise IncompatibleEngineError(

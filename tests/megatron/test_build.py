@@ -124,3 +124,46 @@ def test_bfloat16_stays_near_transformers(tmp_path, name) -> None:
         theirs = reference(tokens).logits
     assert ours.dtype is torch.bfloat16
     assert (ours - theirs).abs().mean() < 0.02 * theirs.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("num_experts_per_tok", 7, "there are 6 experts"),
+        ("num_experts_per_tok", 1, "its router learn nothing"),
+        ("mlp_only_layers", [5], "mlp_only_layers"),
+        ("mlp_only_layers", [0, 1], "no layer would have experts"),
+        ("decoder_sparse_step", 3, "no layer would have experts"),
+    ],
+)
+def test_experts_that_are_not_supported_are_named(field, value, message) -> None:
+    config = hf_config("qwen3_moe").to_dict() | {field: value}
+    with pytest.raises(ConfigurationError, match=message):
+        handlers.QWEN3_MOE_HANDLER.read_config(config)
+
+
+PUBLISHED_QWEN3_5 = {
+    "attn_output_gate": True,
+    "full_attention_interval": 4,
+    "mamba_ssm_dtype": "float32",
+    "mtp_num_hidden_layers": 1,
+    "mtp_use_dedicated_embeddings": False,
+    "mlp_only_layers": [],
+}
+
+
+def test_fields_of_the_published_qwen3_5_configs_are_known() -> None:
+    config = hf_config("qwen3_5_moe").to_dict()
+    handler = handlers.QWEN3_5_MOE_HANDLER
+    assert handler.read_config(config | PUBLISHED_QWEN3_5) == handler.read_config(config)
+    for field, value in {"attn_output_gate": False, "mamba_ssm_dtype": "bfloat16"}.items():
+        with pytest.raises(ConfigurationError, match=field):
+            handler.read_config(config | {field: value})
+    with pytest.raises(ConfigurationError, match="linear_num_value_heads=5"):
+        handler.read_config(config | {"linear_num_value_heads": 5})
+
+
+def test_a_vision_language_config_has_to_agree_with_itself() -> None:
+    config = hf_config("qwen3_5_dense_vision").to_dict() | {"tie_word_embeddings": True}
+    with pytest.raises(ConfigurationError, match="tie_word_embeddings=True"):
+        handlers.QWEN3_5_DENSE_HANDLER.read_config(config)

@@ -56,11 +56,12 @@ def refuse_sliding_window(fields: ConfigFields, layers: int) -> None:
         fields.layer_types(layers, ["full_attention"])
 
 
-def read_experts(fields: ConfigFields) -> dict[str, Any]:
+def read_experts(fields: ConfigFields, *, normalized: bool) -> dict[str, Any]:
     """Read what every family with routed experts has.
 
     Args:
         fields: The fields of a Hugging Face config.
+        normalized: Whether the probabilities of the chosen experts sum to 1.
 
     Returns:
         Arguments of ``TransformerConfig``.
@@ -73,8 +74,14 @@ def read_experts(fields: ConfigFields) -> dict[str, Any]:
     experts, chosen = fields.integer(name), fields.integer("num_experts_per_tok")
     if chosen > experts:
         raise fields.unsupported("num_experts_per_tok", f"there are {experts} experts", chosen)
+    if chosen == 1 and normalized:
+        reason = (
+            "the probability of a single expert would always be 1, and its router learn nothing"
+        )
+        raise fields.unsupported("num_experts_per_tok", reason, chosen)
     return {
         "num_moe_experts": experts,
+        "moe_router_pre_softmax": not normalized,
         "moe_router_topk": chosen,
         "moe_ffn_hidden_size": fields.integer("moe_intermediate_size"),
         "moe_router_dtype": "fp32",

@@ -60,7 +60,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
         fields.require("mlp_only_layers", [], optional=True)
         fields.require("norm_topk_prob", True, optional=True)
         fields.without_effect("intermediate_size")
-        return read_experts(fields) | {
+        return read_experts(fields, normalized=True) | {
             "moe_layer_freq": 1,
             "moe_shared_expert_intermediate_size": fields.integer(
                 "shared_expert_intermediate_size"

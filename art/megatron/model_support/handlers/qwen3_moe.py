@@ -62,12 +62,10 @@ class Qwen3MoeHandler(FamilyHandler):
         fields = read_fields(config, ("qwen3_moe",), self.key)
         transformer = read_attention(fields)
         layers = transformer["num_layers"]
-        transformer |= read_experts(fields) | {
+        transformer |= read_experts(fields, normalized=fields.flag("norm_topk_prob")) | {
             "ffn_hidden_size": fields.integer("intermediate_size"),
             "qk_layernorm": True,
             "moe_layer_freq": _routed_layers(fields, layers),
-            # Whether probabilities are of all experts, or of the chosen ones alone.
-            "moe_router_pre_softmax": not fields.flag("norm_topk_prob"),
         }
         refuse_sliding_window(fields, layers)
         fields.require("attention_bias", False)

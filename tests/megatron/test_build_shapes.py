@@ -1,0 +1,135 @@
+"""Logits of models of any shape, against transformers'."""
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3_5MoeForCausalLM,
+    Qwen3_5MoeTextConfig,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
+)
+
+from art.megatron.model_support import handlers
+
+SHAPES = settings(
+    max_examples=12,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking takes minutes
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+
+
+@st.composite
+def attention(draw) -> dict[str, object]:
+    groups = draw(st.integers(1, 3))
+    return {
+        "num_hidden_layers": draw(st.integers(1, 3)),
+        "hidden_size": draw(st.integers(3, 20)) * groups * 2,
+        "intermediate_size": draw(st.integers(5, 40)),
+        "num_key_value_heads": groups,
+        "num_attention_heads": groups * 2,
+        "head_dim": draw(st.integers(2, 9)) * 2,
+        "vocab_size": draw(st.integers(3, 50)),
+        "max_position_embeddings": 64,
+        "initializer_range": 0.05,
+        "rms_norm_eps": draw(st.sampled_from([1e-5, 1e-6])),
+        "tie_word_embeddings": draw(st.booleans()),
+    }
+
+
+@st.composite
+def rotation(draw) -> dict[str, object]:
+    rope = {"rope_theta": draw(st.sampled_from([100.0, 1e4, 5e5]))}
+    kind = draw(st.sampled_from(["default", "linear", "llama3"]))
+    if kind != "default":
+        rope["factor"] = draw(st.sampled_from([2.0, 3.5, 8.0]))
+    if kind == "llama3":
+        rope |= {
+            "low_freq_factor": draw(st.sampled_from([1.0, 2.0])),
+            "high_freq_factor": draw(st.sampled_from([3.0, 4.0])),
+            "original_max_position_embeddings": draw(st.sampled_from([8, 16, 32])),
+        }
+    return rope | {"rope_type": kind}
+
+
+@st.composite
+def experts(draw) -> dict[str, object]:
+    number = draw(st.integers(2, 7))
+    return {
+        "num_experts": number,
+        "num_experts_per_tok": draw(st.integers(2, number)),
+        "moe_intermediate_size": draw(st.integers(3, 20)),
+    }
+
+
+@st.composite
+def gated_delta_net(draw, layers: int) -> dict[str, object]:
+    heads = draw(st.integers(1, 3))
+    kinds = st.sampled_from(["linear_attention", "full_attention"])
+    return {
+        "layer_types": draw(st.lists(kinds, min_size=layers, max_size=layers)),
+        "linear_conv_kernel_dim": draw(st.integers(2, 5)),
+        "linear_key_head_dim": draw(st.integers(2, 12)),
+        "linear_value_head_dim": draw(st.integers(2, 12)),
+        "linear_num_key_heads": heads,
+        "linear_num_value_heads": heads * draw(st.integers(1, 3)),
+    }
+
+
+@pytest.fixture(scope="module")
+def assert_same_logits(tmp_path_factory):
+    from art.megatron.models.build import build_model, transformer_config
+    from art.megatron.weights.load import load_weights
+
+    def check(family: str, reference, length: int) -> None:
+        reference.eval()
+        # Its grouped matrix product takes only sizes that are multiples of 16 bytes.
+        reference.set_experts_implementation("eager")
+        folder = tmp_path_factory.mktemp(family)
+        reference.save_pretrained(folder)
+        handler = getattr(handlers, f"{family.upper()}_HANDLER")
+        architecture = handler.read_config(reference.config)
+        model = build_model(architecture, transformer_config(architecture, dtype=torch.float32))
+        load_weights(model, handler.weight_mapping(architecture), folder)
+        tokens = torch.randint(reference.config.vocab_size, (2, length))
+        with torch.no_grad():
+            ours = model(tokens, torch.arange(length).expand(2, -1), None)
+            theirs = reference(tokens, use_cache=False).logits
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+    return check
+
+
+@SHAPES
+@given(sizes=attention(), rope=rotation(), length=st.integers(1, 40), seed=st.integers(0, 999))
+def test_llama3(assert_same_logits, sizes, rope, length, seed) -> None:
+    torch.manual_seed(seed)
+    config = LlamaConfig(**sizes, rope_parameters=rope)
+    assert_same_logits("llama3_dense", LlamaForCausalLM(config), length)
+
+
+@SHAPES
+@given(sizes=attention(), routed=experts(), norm=st.booleans(), seed=st.integers(0, 999))
+def test_qwen3_moe(assert_same_logits, sizes, routed, norm, seed) -> None:
+    torch.manual_seed(seed)
+    config = Qwen3MoeConfig(**sizes, **routed, norm_topk_prob=norm)
+    assert_same_logits("qwen3_moe", Qwen3MoeForCausalLM(config), 9)
+
+
+@SHAPES
+@given(data=st.data(), sizes=attention(), routed=experts(), seed=st.integers(0, 999))
+def test_qwen3_5_moe(assert_same_logits, data, sizes, routed, seed) -> None:
+    torch.manual_seed(seed)
+    sizes |= data.draw(gated_delta_net(sizes["num_hidden_layers"]))
+    config = Qwen3_5MoeTextConfig(
+        **sizes,
+        **routed,
+        shared_expert_intermediate_size=data.draw(st.integers(3, 20)),
+        rope_parameters={"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 1.0},
+    )
+    length = data.draw(st.sampled_from([1, 7, 63, 64, 65]))
+    assert_same_logits("qwen3_5_moe", Qwen3_5MoeForCausalLM(config), length)
