@@ -7,6 +7,7 @@ is written to FOLDER/measured.json, and what each grid saves to FOLDER/GRID/CASE
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -30,7 +31,16 @@ from .grids import GRIDS, REFUSED, Grid
 
 
 @contextmanager
-def on_grid(grid: Grid) -> Iterator[None]:
+def on_grid(name: str, grid: Grid) -> Iterator[None]:
+    """Join the processes in a grid.
+
+    Megatron makes some twenty groups for each, and gloo's threads of a group live until it is
+    destroyed, which only destroying all of them does.
+    """
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    store = distributed.PrefixStore(name, distributed.TCPStore(address, port, is_master=False))
+    rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     parallel_state.initialize_model_parallel(
         tensor_model_parallel_size=grid.tensor,
         pipeline_model_parallel_size=grid.pipeline,
@@ -39,6 +49,7 @@ def on_grid(grid: Grid) -> Iterator[None]:
     )
     yield
     parallel_state.destroy_model_parallel()
+    distributed.destroy_process_group()
 
 
 def run_case(folder: Path, family: str, grid: Grid, output: Path) -> dict[str, float]:
@@ -103,21 +114,19 @@ def refusal(folder: Path, family: str, grid: Grid) -> str:
 def main(folder: Path) -> None:
     cases: dict[str, str] = json.loads((folder / "cases.json").read_text())
     measured: dict[str, Any] = {"refused": {}}
-    distributed.init_process_group("gloo")
     with megatron_on_cpu():
         for name, grid in GRIDS.items():
-            with on_grid(grid):
+            with on_grid(name, grid):
                 measured[name] = {
                     case: run_case(folder / case, family, grid, folder / name / case)
                     for case, family in cases.items()
                     if grid.expert == 1 or "moe" in family
                 }
         for name, (grid, case) in REFUSED.items():
-            with on_grid(grid):
+            with on_grid(f"refused {name}", grid):
                 measured["refused"][name] = refusal(folder / case, cases[case], grid)
-    if distributed.get_rank() == 0:
+    if os.environ["RANK"] == "0":
         (folder / "measured.json").write_text(json.dumps(measured))
-    distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
