@@ -26,7 +26,6 @@ DENSE = {
 EXPERTS = {
     "dp4": Layout(),
     "ep2": Layout(expert=2),
-    "ep4": Layout(expert=4),
     # Megatron trains experts under tensor parallelism only with sequence parallelism.
     "tp2-sp": Layout(tensor=2, expert_tensor=2, sequence_parallel=True),
     "tp2-sp-etp1": Layout(tensor=2, sequence_parallel=True),
@@ -38,7 +37,16 @@ LAYOUTS = DENSE | EXPERTS
 
 
 # Of the cases of ``tiny_models``.
-CASES_RUN = ("default_dense", "llama3_dense", "llama3_dense_tied", "qwen3_dense")
+CASES_RUN = (
+    "default_dense",
+    "llama3_dense",
+    "llama3_dense_tied",
+    "qwen3_dense",
+    "qwen3_moe",
+    "qwen3_moe_mixed",
+    "qwen3_5_dense",
+    "qwen3_5_moe",
+)
 
 
 def layouts_of(case: str) -> list[str]:

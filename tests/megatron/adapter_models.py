@@ -43,14 +43,21 @@ def run_all(root: Path) -> AdapterRuns:
         (root / case).mkdir()
         write_case(case, root / case)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
-    result = subprocess.run(
+    process = subprocess.Popen(
         [*command, str(WORKER), str(root)],
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
         text=True,
-        timeout=400,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
-    assert result.returncode == 0, result.stderr[-8000:]
+    try:
+        output, _ = process.communicate(timeout=400)
+    except subprocess.TimeoutExpired:
+        # Killed, it would leave the processes that it started.
+        process.terminate()
+        process.wait(timeout=60)
+        raise
+    assert process.returncode == 0, output[-8000:]
     return AdapterRuns(root, json.loads((root / "measured.json").read_text()))
 
 

@@ -3,7 +3,6 @@
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -13,7 +12,7 @@ from transformers import PreTrainedModel
 
 from art.megatron.model_support import registry
 
-from .tiny_models import CASES, save
+from .tiny_models import CASES, hf_config, save
 
 RANK, ALPHA = 3, 5.0
 ROWS, LENGTH = 4, 10
@@ -28,8 +27,7 @@ def write_case(name: str, folder: Path) -> None:
     """
     base = save(name, folder / "base")
     spec = getattr(registry, f"{CASES[name].family.upper()}_SPEC")
-    targets = [module for module in spec.default_target_modules if module != "experts"]
-    model = peft_model(base, targets)
+    model = peft_model(base, name)
     model.save_pretrained(str(folder / "peft"))
     tokens = torch.randint(base.config.vocab_size, (ROWS, LENGTH))
     logits = model(input_ids=tokens).logits
@@ -42,8 +40,7 @@ def write_case(name: str, folder: Path) -> None:
         if parameter.requires_grad
     }
     reference = {
-        f"gradient.{key}": value.contiguous()
-        for key, value in one_by_one(gradients, base.config).items()
+        f"gradient.{key}": value.contiguous() for key, value in as_exported(gradients, name).items()
     }
     reference |= {"tokens": tokens, "logits": logits.detach()}
     save_file(reference, folder / "reference.safetensors")
@@ -56,25 +53,41 @@ def write_case(name: str, folder: Path) -> None:
     (folder / "case.json").write_text(json.dumps(case))
 
 
-def peft_model(base: PreTrainedModel, targets: list[str]) -> PeftModel:
+def peft_model(base: PreTrainedModel, name: str, *, shared: bool = False) -> PeftModel:
     """Put random adapters on a model; of those that PEFT makes, B is zero.
 
     Args:
         base: The model.
-        targets: PEFT's ``target_modules``.
+        name: Its case. All that the family adapts by default is adapted.
+        shared: Adapt only q, v and the experts, gate and up of an expert with one A for both.
 
     Returns:
         The model with adapters.
     """
-    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=targets)
+    family = CASES[name].family
+    spec = getattr(registry, f"{family.upper()}_SPEC")
+    targets = [module for module in spec.default_target_modules if module != "experts"]
+    parameters = []
+    if shared:
+        targets = ["q_proj", "v_proj"]
+    if shared or family == "qwen3_5_moe":
+        parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    elif name == "qwen3_moe_mixed":
+        # PEFT takes the names of experts for those of their parameters alone.
+        parameters = [f"mlp.{module}.weight" for module in ("gate_proj", "up_proj", "down_proj")]
+    config = LoraConfig(
+        r=RANK, lora_alpha=ALPHA, target_modules=targets, target_parameters=parameters or None
+    )
     with warnings.catch_warnings():
         # It warns that it ignores the ranks of fused experts, which it does not.
         warnings.simplefilter("ignore", RuntimeWarning)
         model = get_peft_model(base, config)
     for key, parameter in model.named_parameters():
         if ".lora_B." in key:
-            parameter.data.normal_(std=0.3)
-            if ".experts.base_layer." in key:
+            # Larger ones lead gated delta nets to where they amplify float32's rounding: at 0.1
+            # a gradient can be 3e-5 off, of which 3e-6 is left when megatron runs in float64.
+            parameter.data.normal_(std=0.04)
+            if ".experts.base_layer." in key and family == "qwen3_moe" and not shared:
                 _block_diagonal(parameter.data, base.config.num_experts)
     return model
 
@@ -87,8 +100,19 @@ def peft_logits(base: PreTrainedModel, adapter: Path, tokens: Tensor) -> Tensor:
         return model(input_ids=tokens).logits
 
 
-def one_by_one(tensors: dict[str, Tensor], config: Any) -> dict[str, Tensor]:
-    """Take apart the fused experts of an adapter that PEFT made of gate, up and down."""
+def as_exported(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Name and cut the tensors of PEFT's adapter as the family of a case exports them.
+
+    Args:
+        tensors: PEFT's tensors, of which it made fused experts of gate, up and down.
+        name: The case.
+
+    Returns:
+        The same numbers; of Qwen3, which vLLM serves expert by expert, each expert by itself.
+    """
+    if CASES[name].family != "qwen3_moe":
+        return tensors
+    config = hf_config(name)
     single = {}
     for key, tensor in tensors.items():
         module, _, matrix = key.rpartition(".lora_")

@@ -33,18 +33,19 @@ def main(root: Path) -> None:
     distributed.init_process_group("gloo")
     measured: dict[str, Any] = {}
     with megatron_on_cpu():
-        for folder in sorted(path.parent for path in root.glob("*/case.json")):
-            case = json.loads((folder / "case.json").read_text())
-            for name in layouts_of(folder.name):
-                layout = LAYOUTS[name]
-                parallel_state.initialize_model_parallel(
-                    tensor_model_parallel_size=layout.tensor,
-                    pipeline_model_parallel_size=layout.pipeline,
-                    expert_model_parallel_size=layout.expert,
-                    expert_tensor_parallel_size=layout.expert_tensor,
-                )
-                measured[f"{folder.name}/{name}"] = _measure(folder, case, name, layout)
-                parallel_state.destroy_model_parallel()
+        # Layouts outside: each leaves behind the threads of some forty groups.
+        for name, layout in LAYOUTS.items():
+            parallel_state.initialize_model_parallel(
+                tensor_model_parallel_size=layout.tensor,
+                pipeline_model_parallel_size=layout.pipeline,
+                expert_model_parallel_size=layout.expert,
+                expert_tensor_parallel_size=layout.expert_tensor,
+            )
+            for folder in sorted(path.parent for path in root.glob("*/case.json")):
+                if name in layouts_of(folder.name):
+                    case = json.loads((folder / "case.json").read_text())
+                    measured[f"{folder.name}/{name}"] = _measure(folder, case, name, layout)
+            parallel_state.destroy_model_parallel()
     if distributed.get_rank() == 0:
         (root / "measured.json").write_text(json.dumps(measured))
     distributed.destroy_process_group()
@@ -59,7 +60,10 @@ def _measure(folder: Path, case: dict[str, Any], name: str, layout: Layout) -> d
     model = build_model(architecture, config)
     load_weights(model, handler.weight_mapping(architecture), folder / "base")
     reference = load_file(folder / "reference.safetensors")
+    # torch convolves in another way, with other rounding, where a weight needs no gradient.
+    model.requires_grad_(False)
     before = _logits(model, reference)
+    model.requires_grad_(True)
     weights = {key: value.data_ptr() for key, value in model.named_parameters()}
 
     lora = LoraConfig(case["rank"], case["alpha"], tuple(case["target_modules"]), FRESH_SEED)
@@ -81,7 +85,10 @@ def _measure(folder: Path, case: dict[str, Any], name: str, layout: Layout) -> d
     results["logits"] = None if logits is None else _difference(logits, reference["logits"], 1.0)
     finalize_adapter_grads(model)
     export_adapter(model, folder / name / "exported", base_model=BASE_MODEL)
-    results |= _gradients(model, reference)
+    trained_tensors = gather_adapter(model)
+    if distributed.get_rank() == 0:
+        save_file(trained_tensors, folder / name / "trained.safetensors")
+    results |= _gradients(model, reference, folder / name / "gradients")
     return _worst(results)
 
 
@@ -144,8 +151,8 @@ def _gather(tensor: Tensor, group: distributed.ProcessGroup, dim: int) -> Tensor
     return torch.cat(parts, dim=dim)
 
 
-def _gradients(model: GPTModel, reference: dict[str, Tensor]) -> dict[str, Any]:
-    """Gradients against the reference's, by the way that the adapter itself is gathered."""
+def _gradients(model: GPTModel, reference: dict[str, Tensor], folder: Path) -> dict[str, Any]:
+    """Gradients against the reference's, gathered and named as the adapter itself is."""
     spread = 0.0
     with torch.no_grad():
         for adapter in adapters_of(model):
@@ -162,9 +169,8 @@ def _gradients(model: GPTModel, reference: dict[str, Tensor]) -> dict[str, Any]:
                     _spread(whole, adapter.group),
                     *(_spread(matrix, replicas) for matrix in pair.parameters()),
                 )
-    gathered = gather_adapter(model)
-    if distributed.get_rank() != 0:
-        return {"spread": spread}
+    export_adapter(model, folder, base_model=BASE_MODEL)
+    gathered = load_file(folder / "adapter_model.safetensors")
     expected = {key[9:]: value for key, value in reference.items() if key.startswith("gradient.")}
     assert gathered.keys() == expected.keys(), gathered.keys() ^ expected.keys()
     return {

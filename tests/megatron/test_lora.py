@@ -57,6 +57,11 @@ def test_unknown_modules_are_named() -> None:
         adapted_model("qwen3_dense", ("qkv_proj", "q_proj", "experts"))
 
 
+def test_half_an_expert_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="an expert is adapted whole"):
+        adapted_model("qwen3_moe", ("q_proj", "gate_proj", "up_proj"))
+
+
 def test_adapters_are_added_once() -> None:
     from art.megatron.lora.config import LoraConfig
     from art.megatron.lora.injection import add_adapters

@@ -5,6 +5,7 @@ from typing import Any
 
 from art.errors import AdapterFormatError
 from art.megatron.lora.config import LoraConfig
+from art.megatron.model_support.vllm_lora import is_fused
 
 # Which values leave an adapter a plain product of B and A. What is not here has to be empty.
 _PLAIN: dict[str, tuple[object, ...]] = {
@@ -48,9 +49,9 @@ def write_config(config: LoraConfig, base_model: str, tensors: Iterable[str]) ->
         The content of ``adapter_config.json``.
     """
     modules = {name.rpartition(".lora_")[0]: None for name in tensors}
-    fused = [module for module in modules if module.endswith((".experts", ".experts.base_layer"))]
+    fused = [module for module in modules if is_fused(module)]
     names = {module.rpartition(".")[2]: None for module in modules if module not in fused}
-    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
+    parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"] if fused else []
     return {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -60,9 +61,21 @@ def write_config(config: LoraConfig, base_model: str, tensors: Iterable[str]) ->
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": list(names),
-        "target_parameters": parameters if fused else None,
+        "target_parameters": parameters + _beside_experts(modules) or None,
         "inference_mode": True,
     }
+
+
+def _beside_experts(modules: Iterable[str]) -> list[str]:
+    """Name the weights that PEFT would overlook in a model with experts.
+
+    It takes a name in ``target_modules`` that experts have for that of their fused parameter, and
+    so passes over the dense MLPs of the same name. By the names of their weights it finds them.
+    """
+    paths = [module.split(".") for module in modules]
+    of_experts = {path[-1] for path in paths if "experts" in path}
+    beside = {f"{path[-2]}.{path[-1]}.weight": None for path in paths if "experts" not in path}
+    return [name for name in beside if name.split(".")[1] in of_experts]
 
 
 def check_config(found: Mapping[str, Any], config: LoraConfig, base_model: str) -> None:
