@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class LocalBackend(TinkerBackend):
-    """Trains models on this machine: on a CPU, an Apple GPU or one CUDA GPU.
+    """Trains models on this machine: on a CPU, or, where there is one, an Apple or CUDA GPU.
 
     ::
 
