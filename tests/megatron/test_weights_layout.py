@@ -10,6 +10,7 @@ from torch import Tensor
 
 from art.errors import ConfigurationError
 from art.megatron.model_support import handlers
+from art.megatron.weights.layout import Layout, Part, index_of
 
 from .tiny_models import CASES, hf_config
 
@@ -56,7 +57,7 @@ def test_ranks_hold_every_number_of_every_tensor(name, tensor, pipeline, expert)
             for piece in shard.pieces:
                 assert piece.offset == ends, "pieces lie one behind the other"
                 ends += piece.length
-                of_place[piece.tensor][piece.selection] += 1
+                of_place[piece.tensor][index_of(piece.selection)] += 1
         for tensor_name, count in of_place.items():
             assert count.max() <= 1, "no rank holds a number twice"
             held[tensor_name] += count
@@ -69,7 +70,8 @@ def fill(
     shard = torch.zeros(shape)
     for piece in layout.pieces(rank, size):
         target = shard.narrow(layout.dim or 0, piece.offset, piece.length)
-        target.copy_(tensors[piece.tensor][piece.selection])
+        part = tensors[piece.tensor][index_of(piece.selection)]
+        target.copy_(part.T if piece.transposed else part)
     return shard
 
 
@@ -106,7 +108,8 @@ def test_gates_of_attention_follow_their_groups_queries(size) -> None:
     for rank in range(size):
         shard = torch.zeros(320 // size, 60)
         for piece in layout.pieces(rank, size, layer=2):
-            shard[piece.offset :][: piece.length] = tensors[piece.tensor][piece.selection]
+            part = tensors[piece.tensor][index_of(piece.selection)]
+            shard[piece.offset :][: piece.length] = part
         assert torch.equal(shard, expected[rank])
 
 
@@ -127,7 +130,6 @@ def test_a_gated_delta_nets_inputs_are_each_shared_out(size) -> None:
 @given(vocabulary=st.integers(1, 40), size=st.integers(1, 6))
 def test_a_vocabulary_is_padded_at_its_end(vocabulary, size) -> None:
     from art.megatron.models.build import padded_vocab_size
-    from art.megatron.weights.layout import Layout, Part
 
     table = torch.randn(vocabulary, 3)
     rows = padded_vocab_size(vocabulary, size) // size
@@ -138,6 +140,23 @@ def test_a_vocabulary_is_padded_at_its_end(vocabulary, size) -> None:
     assert len(padded) - vocabulary < size
     assert torch.equal(padded[:vocabulary], table)
     assert not padded[vocabulary:].any()
+
+
+@given(size=st.integers(1, 4), each=st.integers(1, 4), hidden=st.integers(1, 5))
+def test_gate_and_up_may_lie_side_by_side_and_transposed(size, each, hidden) -> None:
+    """As GPT-OSS keeps them: ``[in, out]``, and of the columns every other one is a gate's."""
+    intermediate = size * each
+    gate_up, down = torch.randn(hidden, 2 * intermediate), torch.randn(intermediate, hidden)
+    columns = [range(half, 2 * intermediate, 2) for half in (0, 1)]
+    fc1 = Layout(tuple(Part("gate_up", gate_up.shape, rows=r, transposed=True) for r in columns))
+    fc2 = Layout((Part("down", down.shape, transposed=True),), dim=1)
+    gates, ups = gate_up.T[0::2].chunk(size), gate_up.T[1::2].chunk(size)
+    tensors = {"gate_up": gate_up, "down": down}
+    for rank in range(size):
+        shard = fill(fc1, rank, size, tensors, (2 * each, hidden))
+        assert torch.equal(shard, torch.cat([gates[rank], ups[rank]]))
+        shard = fill(fc2, rank, size, tensors, (hidden, each))
+        assert torch.equal(shard, down.T.chunk(size, dim=1)[rank])
 
 
 def test_groups_that_ranks_cannot_share_are_refused() -> None:

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from art.errors import CheckpointError
 
+from .layout import Selection, index_of
+
 INDEX = "model.safetensors.index.json"
 _SINGLE = "model.safetensors"
 _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
@@ -97,16 +99,17 @@ class CheckpointReader:
         """The names of all tensors."""
         return self._file_of.keys()
 
-    def read(self, name: str, index: tuple[int | slice, ...]) -> Tensor:
-        """Read a part of a tensor.
+    def read(self, name: str, selection: Selection | None = None) -> Tensor:
+        """Read a tensor, or a part of it.
 
         Args:
             name: The tensor.
-            index: The part.
+            selection: The part.
 
         Returns:
             That part, in the file's dtype, on the CPU.
         """
+        index = (slice(None),) if selection is None else index_of(selection)
         part: Tensor = self._slices(name)[index]
         return part
 

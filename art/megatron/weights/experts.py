@@ -31,8 +31,8 @@ def routed_experts(architecture: Architecture, *, stacked: bool) -> tuple[Parame
     together = (
         Layout(
             (
-                Part(gate_up, rows, rows=(0, intermediate), experts=experts),
-                Part(gate_up, rows, rows=(intermediate, 2 * intermediate), experts=experts),
+                Part(gate_up, rows, rows=range(intermediate), experts=experts),
+                Part(gate_up, rows, rows=range(intermediate, 2 * intermediate), experts=experts),
             )
         ),
         Layout((Part(down, (hidden, intermediate), experts=experts),), dim=1),

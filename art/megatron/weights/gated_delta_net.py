@@ -54,5 +54,5 @@ def _query_key_value(tensor: str, keys: int, values: int, *columns: int) -> tupl
     shape = (2 * keys + values, *columns)
     return tuple(
         Part(tensor, shape, rows=rows)
-        for rows in ((0, keys), (keys, 2 * keys), (2 * keys, 2 * keys + values))
+        for rows in (range(keys), range(keys, 2 * keys), range(2 * keys, 2 * keys + values))
     )

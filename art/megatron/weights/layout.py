@@ -12,6 +12,8 @@ parameter          parts                                      groups
 ``linear_fc1``     ``gate_proj``, ``up_proj``                  one a rank
 ``linear_qkv``     ``q_proj``, ``k_proj``, ``v_proj``          one a key-value head
 =================  =========================================  ===========================
+
+Rows and axes are megatron's. A tensor that Hugging Face keeps transposed is turned on its way.
 """
 
 from collections.abc import Iterator
@@ -28,17 +30,22 @@ class Part:
     Args:
         tensor: The tensor's name; ``{layer}`` and ``{expert}`` stand for their numbers.
         shape: The tensor's shape, without the axis of experts where it is stacked.
-        rows: The first row, and the one after the last; ``None`` is all. They are counted along
-            the layout's ``dim``.
+        rows: Which rows; ``None`` is all. They are counted along the layout's ``dim``.
         order: Each group of rows is cut into this many blocks, taken in this order.
         experts: How many experts are stacked along an axis before the others; 0 is not stacked.
+        transposed: Whether the tensor is a matrix ``[in, out]``, where megatron has ``[out, in]``.
     """
 
     tensor: str
     shape: tuple[int, ...]
-    rows: tuple[int, int] | None = None
+    rows: range | None = None
     order: tuple[int, ...] = (0,)
     experts: int = 0
+    transposed: bool = False
+
+
+# What is taken along each axis of a tensor.
+Selection = tuple[int | range, ...]
 
 
 class Piece(NamedTuple):
@@ -49,12 +56,22 @@ class Piece(NamedTuple):
         selection: What to take of it.
         offset: Where it starts in the shard, along the layout's ``dim``.
         length: How long it is there.
+        transposed: Whether what is taken lies in the shard transposed.
     """
 
     tensor: str
-    selection: tuple[int | slice, ...]
+    selection: Selection
     offset: int
     length: int
+    transposed: bool = False
+
+
+def index_of(selection: Selection) -> tuple[int | slice, ...]:
+    """Turn a selection into an index of a tensor."""
+    return tuple(
+        part if isinstance(part, int) else slice(part.start, part.stop, part.step)
+        for part in selection
+    )
 
 
 @dataclass(frozen=True)
@@ -89,18 +106,17 @@ class Layout:
         Raises:
             ConfigurationError: The parts cannot be cut into that many groups or ranks.
         """
-        dim = self.dim or 0
         offset = 0
         for group, groups in self._groups(rank, size):
             for part in self.parts:
-                for start, stop in self._blocks(part, group, groups):
-                    index: list[int | slice] = [slice(None)] * len(part.shape)
-                    index[dim] = slice(start, stop)
+                for rows in self._blocks(part, group, groups):
+                    selection: list[int | range] = [range(length) for length in part.shape]
+                    selection[self._axis(part)] = rows
                     if part.experts:
-                        index.insert(0, expert)
+                        selection.insert(0, expert)
                     name = part.tensor.format(layer=layer, expert=expert)
-                    yield Piece(name, tuple(index), offset, stop - start)
-                    offset += stop - start
+                    yield Piece(name, tuple(selection), offset, len(rows), part.transposed)
+                    offset += len(rows)
 
     def tensors(self, *, layer: int = 0, expert: int = 0) -> Iterator[tuple[str, tuple[int, ...]]]:
         """List the tensors, by name and whole shape."""
@@ -123,23 +139,25 @@ class Layout:
         for group in range(rank * each, (rank + 1) * each):
             yield group, groups
 
-    def _blocks(self, part: Part, group: int, groups: int) -> Iterator[tuple[int, int]]:
+    def _axis(self, part: Part) -> int:
+        """Say along which axis of a part's tensor its rows lie."""
         dim = self.dim or 0
-        first, last = part.rows or (0, part.shape[dim])
-        rows = last - first
+        return 1 - dim if part.transposed else dim
+
+    def _blocks(self, part: Part, group: int, groups: int) -> Iterator[range]:
+        rows = part.rows or range(part.shape[self._axis(part)])
         if self.padded:
-            each = -(-rows // groups)
-            start = first + min(rows, group * each)
-            stop = first + min(rows, (group + 1) * each)
-            if start < stop:
-                yield start, stop
+            each = -(-len(rows) // groups)
+            block = rows[group * each : (group + 1) * each]
+            if block:
+                yield block
             return
         blocks = groups * len(part.order)
-        if rows % blocks:
+        if len(rows) % blocks:
             raise ConfigurationError(
-                f"the {rows} rows of {part.tensor} cannot be cut into {blocks} equal blocks"
+                f"the {len(rows)} rows of {part.tensor} cannot be cut into {blocks} equal blocks"
             )
-        each = rows // blocks
-        for block in part.order:
-            start = first + (group * len(part.order) + block) * each
-            yield start, start + each
+        each = len(rows) // blocks
+        for number in part.order:
+            first = (group * len(part.order) + number) * each
+            yield rows[first : first + each]

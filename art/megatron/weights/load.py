@@ -46,7 +46,7 @@ def _check(checkpoint: CheckpointReader, mapping: WeightMapping) -> None:
         # A whole vocabulary at once would be the largest tensor of the model.
         rows = expected[of][0]
         for start in range(0, rows, 4096):
-            part = (slice(start, min(start + 4096, rows)),)
+            part = (range(start, min(start + 4096, rows)),)
             if not torch.equal(checkpoint.read(name, part), checkpoint.read(of, part)):
                 raise CheckpointError(
                     f"{checkpoint.folder}: {name} differs from {of}, but the config ties them "
@@ -59,6 +59,7 @@ def _fill(parameter: Tensor, shard: Shard, checkpoint: CheckpointReader) -> None
     filled = 0
     for piece in shard.pieces:
         target = parameter.narrow(shard.dim, piece.offset, piece.length)
-        target.copy_(checkpoint.read(piece.tensor, piece.selection))
+        part = checkpoint.read(piece.tensor, piece.selection)
+        target.copy_(part.T if piece.transposed else part)
         filled += piece.length
     parameter.narrow(shard.dim, filled, parameter.shape[shard.dim] - filled).zero_()

@@ -12,13 +12,11 @@ from torch import Tensor, distributed
 from art.errors import CheckpointError
 
 from .checkpoint import INDEX, CheckpointReader, CheckpointWriter
+from .layout import Selection, index_of
 from .mapping import Shard, WeightMapping, place_of
 
 _MAX_FILE_BYTES = 5 * 10**9
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
-
-# What is taken along each axis: one number, or a start and an end.
-_Selection = tuple[int | tuple[int, int], ...]
 
 
 class _Source(NamedTuple):
@@ -30,6 +28,7 @@ class _Source(NamedTuple):
         dim: The parameter's axis along which it lies.
         offset: Where it starts along that axis.
         length: How long it is there.
+        transposed: Whether it lies there transposed.
     """
 
     rank: int
@@ -37,9 +36,10 @@ class _Source(NamedTuple):
     dim: int
     offset: int
     length: int
+    transposed: bool
 
 
-_Plan = dict[str, dict[_Selection, _Source]]
+_Plan = dict[str, dict[Selection, _Source]]
 
 
 def save_checkpoint(
@@ -127,7 +127,7 @@ class _Output:
         """Write what the model has no part in, and put the folder in its place."""
         for name in self._reader.names:
             if name.startswith(self._mapping.unused):
-                self._write(name, self._reader.read(name, (slice(None),)))
+                self._write(name, self._reader.read(name))
         if self.error is not None:
             return
         try:
@@ -183,19 +183,16 @@ def _held(shards: Iterator[Shard]) -> _Plan:
     rank = distributed.get_rank()
     for shard in shards:
         for piece in shard.pieces:
-            selection = tuple(
-                part if isinstance(part, int) else (part.start, part.stop)
-                for part in piece.selection
+            held.setdefault(piece.tensor, {})[piece.selection] = _Source(
+                rank, shard.name, shard.dim, piece.offset, piece.length, piece.transposed
             )
-            source = _Source(rank, shard.name, shard.dim, piece.offset, piece.length)
-            held.setdefault(piece.tensor, {})[selection] = source
     return held
 
 
 def _check_whole(shapes: Mapping[str, tuple[int, ...]], plan: _Plan) -> None:
     for name, shape in shapes.items():
         parts = plan.get(name, {})
-        held = sum(torch.Size(_shape_of(selection, shape)).numel() for selection in parts)
+        held = sum(_shape_of(selection).numel() for selection in parts)
         if held != torch.Size(shape).numel():
             raise CheckpointError(
                 f"the ranks hold {held} of the {torch.Size(shape).numel()} numbers of {name}"
@@ -203,53 +200,45 @@ def _check_whole(shapes: Mapping[str, tuple[int, ...]], plan: _Plan) -> None:
 
 
 def _gather(
-    name: str, shape: tuple[int, ...], parts: Mapping[_Selection, _Source], model: GPTModel
+    name: str, shape: tuple[int, ...], parts: Mapping[Selection, _Source], model: GPTModel
 ) -> Tensor:
     """Bring a tensor together on rank 0. What other ranks return is empty."""
     rank = distributed.get_rank()
     parameters = dict(model.named_parameters()) if parts else {}
-    by_rank: dict[int, list[tuple[_Selection, _Source]]] = {}
+    by_rank: dict[int, list[tuple[Selection, _Source]]] = {}
     for selection, source in parts.items():
         by_rank.setdefault(source.rank, []).append((selection, source))
     dtype, device = model.config.params_dtype, next(model.parameters()).device
     whole = torch.empty(shape if rank == 0 else 0, dtype=dtype)
     for sender, theirs in by_rank.items():
-        shapes = [_shape_of(selection, shape) for selection, _ in theirs]
+        selections = [selection for selection, _ in theirs]
         if sender == rank:
             sources = [source for _, source in theirs]
             flat = torch.cat([_part(parameters, source).flatten() for source in sources])
             if rank != 0:
                 distributed.send(flat, dst=0)
         elif rank == 0:
-            size = sum(torch.Size(part).numel() for part in shapes)
+            size = sum(_shape_of(selection).numel() for selection in selections)
             flat = torch.empty(size, dtype=dtype, device=device)
             distributed.recv(flat, src=sender)
         if rank == 0:
-            _scatter(flat.cpu(), whole, [selection for selection, _ in theirs], shapes)
+            _scatter(flat.cpu(), whole, selections)
     return whole
 
 
-def _scatter(
-    flat: Tensor,
-    whole: Tensor,
-    selections: Sequence[_Selection],
-    shapes: Sequence[tuple[int, ...]],
-) -> None:
-    sizes = [torch.Size(shape).numel() for shape in shapes]
-    for part, selection, shape in zip(flat.split(sizes), selections, shapes, strict=True):
-        index = tuple(at if isinstance(at, int) else slice(*at) for at in selection)
-        whole[index] = part.view(shape)
+def _scatter(flat: Tensor, whole: Tensor, selections: Sequence[Selection]) -> None:
+    shapes = [_shape_of(selection) for selection in selections]
+    parts = flat.split([shape.numel() for shape in shapes])
+    for part, selection, shape in zip(parts, selections, shapes, strict=True):
+        whole[index_of(selection)] = part.view(shape)
 
 
 def _part(parameters: Mapping[str, Tensor], source: _Source) -> Tensor:
     parameter = parameters[source.shard].detach()
-    return parameter.narrow(source.dim, source.offset, source.length)
+    part = parameter.narrow(source.dim, source.offset, source.length)
+    return part.T if source.transposed else part
 
 
-def _shape_of(selection: _Selection, shape: tuple[int, ...]) -> tuple[int, ...]:
+def _shape_of(selection: Selection) -> torch.Size:
     """The shape of a selection, without the axes of which one number is taken."""
-    return tuple(
-        len(range(*slice(*at).indices(size)))
-        for at, size in zip(selection, shape, strict=True)
-        if not isinstance(at, int)
-    )
+    return torch.Size(len(taken) for taken in selection if not isinstance(taken, int))
