@@ -55,7 +55,17 @@ UNSUPPORTED = [
     ("mlp_bias", True, "mlp_bias"),
     ("num_key_value_heads", 5, "num_key_value_heads=5"),
     ("hidden_size", "60", "hidden_size"),
-    ("rope_parameters", {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}, "'yarn'"),
+    ("rope_parameters", {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0}, "'dynamic'"),
+    (
+        "rope_parameters",
+        {
+            "rope_type": "yarn",
+            "rope_theta": 1e4,
+            "factor": 0.5,
+            "original_max_position_embeddings": 8,
+        },
+        "rope_parameters.factor=0.5",
+    ),
     (
         "rope_parameters",
         {"rope_type": "default", "rope_theta": 1e4, "new": 1},

@@ -44,7 +44,7 @@ def attention(draw) -> dict[str, object]:
 @st.composite
 def rotation(draw) -> dict[str, object]:
     rope = {"rope_theta": draw(st.sampled_from([100.0, 1e4, 5e5]))}
-    kind = draw(st.sampled_from(["default", "linear", "llama3"]))
+    kind = draw(st.sampled_from(["default", "linear", "llama3", "yarn"]))
     if kind != "default":
         rope["factor"] = draw(st.sampled_from([2.0, 3.5, 8.0]))
     if kind == "llama3":
@@ -53,6 +53,14 @@ def rotation(draw) -> dict[str, object]:
             "high_freq_factor": draw(st.sampled_from([3.0, 4.0])),
             "original_max_position_embeddings": draw(st.sampled_from([8, 16, 32])),
         }
+    if kind == "yarn":
+        rope |= {
+            "original_max_position_embeddings": draw(st.sampled_from([8, 16, 32])),
+            "truncate": draw(st.booleans()),
+        }
+        options = {"beta_fast": 8.0, "beta_slow": 0.5, "attention_factor": 1.3, "mscale": 0.7}
+        options["mscale_all_dim"] = 1.2
+        rope |= {name: value for name, value in options.items() if draw(st.booleans())}
     return rope | {"rope_type": kind}
 
 

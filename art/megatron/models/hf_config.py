@@ -81,6 +81,13 @@ class ConfigFields:
             raise self.unsupported(name, "it must be a number that is not negative", value)
         return float(value)
 
+    def optional_number(self, name: str) -> float | None:
+        """Read a number that may be absent or null."""
+        if self._fields.get(name) is None:
+            self.without_effect(name)
+            return None
+        return self.number(name)
+
     def flag(self, name: str) -> bool:
         """Read True or False."""
         value = self.value(name)

@@ -1,29 +1,12 @@
 """Rotary position embeddings as Hugging Face configs describe them."""
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .hf_config import ConfigFields
-
-
-@dataclass(frozen=True)
-class Llama3Scaling:
-    """How Llama 3.1 stretches the slow rotations to a longer context.
-
-    Args:
-        factor: Wavelengths longer than ``original_length / low_freq_factor`` are stretched by it.
-        low_freq_factor: See ``factor``.
-        high_freq_factor: Wavelengths shorter than ``original_length / high_freq_factor`` stay.
-        original_length: The context that the model was first trained with, in tokens.
-    """
-
-    factor: float
-    low_freq_factor: float
-    high_freq_factor: float
-    original_length: int
+from .rope_scaling import Llama3Scaling, YarnScaling, read_llama3, read_yarn
 
 
 @dataclass(frozen=True)
@@ -34,13 +17,13 @@ class Rope:
         rotated: How many of a head's dimensions are rotated; the first ones, an even number.
         theta: The base of the wavelengths.
         position_scale: Positions are divided by it.
-        llama3: The scaling of Llama 3.1, where the model has it.
+        scaling: How the model was stretched to a longer context, where it was.
     """
 
     rotated: int
     theta: float
     position_scale: float = 1.0
-    llama3: Llama3Scaling | None = None
+    scaling: Llama3Scaling | YarnScaling | None = None
 
     def inverse_frequencies(self) -> Tensor:
         """Compute the angle by which each pair of dimensions turns from token to token.
@@ -51,16 +34,17 @@ class Rope:
         """
         exponents = torch.arange(0, self.rotated, 2, dtype=torch.float32) / self.rotated
         frequencies = 1.0 / (self.theta**exponents) / self.position_scale
-        return frequencies if self.llama3 is None else _stretch(frequencies, self.llama3)
+        if self.scaling is None:
+            return frequencies
+        return self.scaling.stretch(frequencies, self.theta)
 
-
-def _stretch(frequencies: Tensor, scaling: Llama3Scaling) -> Tensor:
-    """Scale as Llama 3.1 does: llama-models, ``models/llama3/model.py``, ``apply_scaling``."""
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    turns = scaling.original_length * frequencies / (2 * math.pi)
-    # 0 for the slow rotations, which are stretched in full; 1 for the fast ones.
-    kept = ((turns - low) / (high - low)).clamp(0, 1)
-    return (1 - kept) * frequencies / scaling.factor + kept * frequencies
+    @property
+    def score_scale(self) -> float:
+        """What attention's scores are multiplied by, besides ``1 / sqrt(head_dim)``."""
+        if isinstance(self.scaling, YarnScaling):
+            # It lengthens the query as well as the key.
+            return self.scaling.attention_factor**2
+        return 1.0
 
 
 def read_rope(fields: ConfigFields, head_dim: int, *, partial: bool = False) -> Rope:
@@ -78,23 +62,23 @@ def read_rope(fields: ConfigFields, head_dim: int, *, partial: bool = False) -> 
         ConfigurationError: The config asks for a rotation that is not known here.
     """
     rope = fields.section("rope_parameters")
-    kind = rope.choice("rope_type", ("default", "linear", "llama3"))
+    kind = rope.choice("rope_type", ("default", "linear", "llama3", "yarn"))
     factor = rope.number("partial_rotary_factor", default=1.0)
     if not partial and factor != 1.0:
         raise rope.unsupported("partial_rotary_factor", "the family rotates whole heads")
     rotated = int(head_dim * factor)
     if rotated < 2 or rotated % 2:
         raise rope.unsupported("partial_rotary_factor", f"{rotated} of {head_dim} dimensions turn")
+    if kind == "yarn" and rotated != head_dim:
+        # The factor on attention would be one on what is rotated alone.
+        raise rope.unsupported("rope_type", "only whole heads can be rotated so", kind)
     theta = rope.number("rope_theta")
     scale = rope.number("factor") if kind == "linear" else 1.0
-    scaling = None
+    scaling: Llama3Scaling | YarnScaling | None = None
     if kind == "llama3":
-        scaling = Llama3Scaling(
-            factor=rope.number("factor"),
-            low_freq_factor=rope.number("low_freq_factor"),
-            high_freq_factor=rope.number("high_freq_factor"),
-            original_length=rope.integer("original_max_position_embeddings"),
-        )
+        scaling = read_llama3(rope)
+    elif kind == "yarn":
+        scaling = read_yarn(rope)
     if partial:
         # Positions in images; a text's three coordinates are equal, which makes it plain RoPE.
         rope.without_effect("mrope_section", "mrope_interleaved")

@@ -9,6 +9,7 @@ class TransformerConfig:
     hidden_size: int
     num_attention_heads: int
     num_query_groups: int | None
+    softmax_scale: float | None
     kv_channels: int | None
     normalization: Literal["LayerNorm", "RMSNorm"]
     layernorm_zero_centered_gamma: bool
@@ -48,6 +49,7 @@ class TransformerConfig:
         hidden_size: int = ...,
         num_attention_heads: int = ...,
         num_query_groups: int | None = ...,
+        softmax_scale: float | None = ...,
         kv_channels: int | None = ...,
         normalization: Literal["LayerNorm", "RMSNorm"] = ...,
         layernorm_zero_centered_gamma: bool = ...,
