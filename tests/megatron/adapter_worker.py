@@ -24,7 +24,7 @@ from art.megatron.cpu import megatron_on_cpu
 from art.megatron.lora.config import LoraConfig
 from art.megatron.lora.gradients import finalize_adapter_grads
 from art.megatron.lora.injection import adapters_of, add_adapters
-from art.megatron.model_support import handlers
+from art.megatron.model_support import ModelSupportHandler, handlers
 from art.megatron.models.build import build_model, transformer_config
 from art.megatron.weights.load import load_weights
 
@@ -77,18 +77,18 @@ def _measure(folder: Path, case: dict[str, Any], name: str, layout: Layout) -> d
         "base_kept": kept == weights,
         "only_adapters_trained": trained == own,
     }
-    export_adapter(model, folder / name / "fresh", base_model=BASE_MODEL)
-    import_adapter(model, folder / "peft", base_model=BASE_MODEL)
+    export_adapter(model, handler, folder / name / "fresh", base_model=BASE_MODEL)
+    import_adapter(model, handler, folder / "peft", base_model=BASE_MODEL)
     logits = _logits(model, reference, train=True)
     if logits is not None and distributed.get_rank() == distributed.get_world_size() - 1:
         save_file({"logits": logits.contiguous()}, folder / name / "logits.safetensors")
     results["logits"] = None if logits is None else _difference(logits, reference["logits"], 1.0)
     finalize_adapter_grads(model)
-    export_adapter(model, folder / name / "exported", base_model=BASE_MODEL)
+    export_adapter(model, handler, folder / name / "exported", base_model=BASE_MODEL)
     trained_tensors = gather_adapter(model)
     if distributed.get_rank() == 0:
         save_file(trained_tensors, folder / name / "trained.safetensors")
-    results |= _gradients(model, reference, folder / name / "gradients")
+    results |= _gradients(model, handler, reference, folder / name / "gradients")
     return _worst(results)
 
 
@@ -151,7 +151,9 @@ def _gather(tensor: Tensor, group: distributed.ProcessGroup, dim: int) -> Tensor
     return torch.cat(parts, dim=dim)
 
 
-def _gradients(model: GPTModel, reference: dict[str, Tensor], folder: Path) -> dict[str, Any]:
+def _gradients(
+    model: GPTModel, handler: ModelSupportHandler, reference: dict[str, Tensor], folder: Path
+) -> dict[str, Any]:
     """Gradients against the reference's, gathered and named as the adapter itself is."""
     spread = 0.0
     with torch.no_grad():
@@ -169,7 +171,7 @@ def _gradients(model: GPTModel, reference: dict[str, Tensor], folder: Path) -> d
                     _spread(whole, adapter.group),
                     *(_spread(matrix, replicas) for matrix in pair.parameters()),
                 )
-    export_adapter(model, folder, base_model=BASE_MODEL)
+    export_adapter(model, handler, folder, base_model=BASE_MODEL)
     gathered = load_file(folder / "adapter_model.safetensors")
     expected = {key[9:]: value for key, value in reference.items() if key.startswith("gradient.")}
     assert gathered.keys() == expected.keys(), gathered.keys() ^ expected.keys()

@@ -105,7 +105,7 @@ def test_an_adapter_whose_experts_share_the_a_of_gate_and_up_is_imported(tmp_pat
     model = adapted_model("qwen3_moe", ("q_proj", "v_proj", "experts"), base=tmp_path / "base")
     peft = peft_model(reference, "qwen3_moe", shared=True)
     peft.save_pretrained(str(tmp_path / "adapter"))
-    _load(model, tmp_path / "adapter")
+    _load(model, tmp_path / "adapter", handlers.QWEN3_MOE_HANDLER)
     tokens = torch.randint(97, (2, 7))
     with torch.no_grad():
         ours = model(tokens, torch.arange(7).expand(2, -1), None)
@@ -119,7 +119,7 @@ def test_experts_that_mix_gate_and_up_are_refused(adapter_runs, tmp_path) -> Non
     name = "base_model.model.model.layers.1.mlp.experts.base_layer.lora_B.weight"
     _spoil_tensors(tmp_path / "adapter", lambda tensors: tensors[name].fill_(1.0))
     with pytest.raises(AdapterFormatError, match=r"layers.1.mlp.experts.*mixes gate and up"):
-        _load(adapted_model("qwen3_moe"), tmp_path / "adapter")
+        _load(adapted_model("qwen3_moe"), tmp_path / "adapter", handlers.QWEN3_MOE_HANDLER)
 
 
 @pytest.fixture
@@ -139,10 +139,11 @@ def adapted():
 _Q = "base_model.model.model.layers.1.self_attn.q_proj.lora_{}.weight"
 
 
-def _load(model, folder, base_model=BASE_MODEL):
+def _load(model, folder, handler=None):
     from art.megatron.adapters.peft import import_adapter
 
-    import_adapter(model, folder, base_model=base_model)
+    handler = handler or handlers.QWEN3_DENSE_HANDLER
+    import_adapter(model, handler, folder, base_model=BASE_MODEL)
 
 
 def _trained(model):
@@ -214,7 +215,7 @@ def test_an_adapter_of_another_kind_is_refused(adapted, folder, changes, message
 
 def test_an_adapter_of_another_model_is_refused(folder) -> None:
     with pytest.raises(AdapterFormatError, match=r"self_attn.\w_proj.lora_.*is \[\d+, \d+\], but"):
-        _load(adapted_model("llama3_dense"), folder)
+        _load(adapted_model("llama3_dense"), folder, handlers.LLAMA3_DENSE_HANDLER)
 
 
 def test_an_adapter_of_fewer_modules_is_refused(folder) -> None:
@@ -245,8 +246,9 @@ def test_a_folder_that_cannot_be_written_is_an_error(adapted, tmp_path) -> None:
     from art.megatron.adapters.peft import export_adapter
 
     (tmp_path / "file").write_text("")
+    handler, folder = handlers.QWEN3_DENSE_HANDLER, tmp_path / "file" / "adapter"
     with pytest.raises(CheckpointError, match="cannot be written"):
-        export_adapter(adapted, tmp_path / "file" / "adapter", base_model=BASE_MODEL)
+        export_adapter(adapted, handler, folder, base_model=BASE_MODEL)
 
 
 def test_some_modules_can_be_adapted_and_others_not(tmp_path) -> None:
@@ -259,7 +261,8 @@ def test_some_modules_can_be_adapted_and_others_not(tmp_path) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data.normal_(std=0.3, generator=generator)
-    export_adapter(model, tmp_path / "adapter", base_model=BASE_MODEL)
+    handler, folder = handlers.QWEN3_DENSE_HANDLER, tmp_path / "adapter"
+    export_adapter(model, handler, folder, base_model=BASE_MODEL)
     assert {name.split(".")[-3] for name in _tensors(tmp_path / "adapter")} == {"v_proj", "up_proj"}
     tokens = torch.randint(97, (2, 7))
     with torch.no_grad():

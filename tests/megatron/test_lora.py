@@ -87,7 +87,12 @@ def test_a_model_without_adapters_has_none_to_export(tmp_path) -> None:
     from art.megatron.adapters.peft import export_adapter
 
     with pytest.raises(ConfigurationError, match="no adapters"):
-        export_adapter(base_model("qwen3_dense"), tmp_path, base_model="tiny/base")
+        export_adapter(
+            base_model("qwen3_dense"),
+            handlers.QWEN3_DENSE_HANDLER,
+            tmp_path,
+            base_model="tiny/base",
+        )
 
 
 def test_adapters_of_bfloat16_models_are_float32() -> None:

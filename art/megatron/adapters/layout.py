@@ -108,27 +108,6 @@ def find_places(
     return places
 
 
-def interleave_gates(b: Tensor, heads: int, groups: int) -> Tensor:
-    """Order the rows of a gated ``q_proj`` as Hugging Face does.
-
-    Args:
-        b: ``[2 * heads * head_dim, rank]``: of each group of heads its queries, then its gates.
-        heads: Number of heads.
-        groups: Number of groups, each with one key.
-
-    Returns:
-        The rows of each head: its query, then its gate.
-    """
-    by_group = b.reshape(groups, 2, heads // groups, -1, b.shape[1])
-    return by_group.transpose(1, 2).reshape(b.shape)
-
-
-def group_gates(b: Tensor, heads: int, groups: int) -> Tensor:
-    """Order the rows of a gated ``q_proj`` as megatron does: undo :func:`interleave_gates`."""
-    by_head = b.reshape(groups, heads // groups, 2, -1, b.shape[1])
-    return by_head.transpose(1, 2).reshape(b.shape)
-
-
 def _names(module: str) -> tuple[str, str]:
     return f"{PREFIX}{module}.lora_A.weight", f"{PREFIX}{module}.lora_B.weight"
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from megatron.core.models.gpt import GPTModel
@@ -11,6 +12,8 @@ from torch import Tensor, distributed
 from art.errors import ArtError
 from art.megatron.lora.injection import adapters_of
 from art.megatron.lora.layers import LinearAdapter
+from art.megatron.model_support.protocol import ModelSupportHandler
+from art.megatron.model_support.row_order import in_hf_order, in_trained_order
 from art.megatron.model_support.vllm_lora import (
     Adapter,
     fuse_experts,
@@ -21,19 +24,20 @@ from art.megatron.model_support.vllm_lora import (
 
 from .folder import AdapterReader, write_folder
 from .gather import gather_adapter, whole_adapter
-from .layout import Place, find_places, group_gates, interleave_gates
+from .layout import Place, find_places
 from .peft_config import check_config, keeps_gate_and_up_apart, write_config
 
-_GATED_QUERY = ".self_attn.q_proj"
 
-
-def export_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
+def export_adapter(
+    model: GPTModel, handler: ModelSupportHandler, folder: Path, *, base_model: str
+) -> None:
     """Write a model's adapter to a folder that PEFT loads on the Hugging Face model.
 
     All ranks have to call it; rank 0 writes.
 
     Args:
         model: This rank's part of the model.
+        handler: The handler of the model's family.
         folder: Made if it does not exist.
         base_model: The base model's name or path, for whoever loads the adapter.
 
@@ -46,7 +50,7 @@ def export_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
     outcome: list[ArtError | None] = [None]
     if distributed.get_rank() == 0:
         try:
-            tensors = _to_peft(tensors, model.config, config.rank)
+            tensors = _to_peft(tensors, handler, _heads(model.config) | {"r": config.rank})
             write_folder(folder, tensors, write_config(config, base_model, tensors))
         except ArtError as error:
             outcome = [error]
@@ -57,7 +61,9 @@ def export_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
 
 
 @torch.no_grad()
-def import_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
+def import_adapter(
+    model: GPTModel, handler: ModelSupportHandler, folder: Path, *, base_model: str
+) -> None:
     """Fill a model's adapter from a PEFT folder, whatever ranks or program wrote it.
 
     All ranks have to call it; each reads the folder by itself. Nothing changes unless the whole
@@ -65,6 +71,7 @@ def import_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
 
     Args:
         model: This rank's part of the model, with adapters on the same modules.
+        handler: The handler of the model's family.
         folder: The folder.
         base_model: The base model's name or path. An adapter that names another is refused.
 
@@ -90,19 +97,20 @@ def import_adapter(model: GPTModel, folder: Path, *, base_model: str) -> None:
     for place in places.values():
         if place.zero is not None:
             _read(place, reader)
+    heads = _heads(model.config)
     for adapter in adapters_of(model):
         for module in adapter.shapes:
-            _fill(adapter, module, _read(places[module], reader), model.config)
+            a, b = _read(places[module], reader)
+            order = handler.row_order(module, b.shape[0], adapter_config=heads)
+            _fill(adapter, module, Adapter(a, in_trained_order(b, order)))
 
 
 def _read(place: Place, reader: AdapterReader) -> Adapter:
     return place.take(reader.read(place.a), reader.read(place.b))
 
 
-def _fill(adapter: LinearAdapter, module: str, whole: Adapter, config: TransformerConfig) -> None:
+def _fill(adapter: LinearAdapter, module: str, whole: Adapter) -> None:
     a, b = whole
-    if config.attention_output_gate and module.endswith(_GATED_QUERY):
-        b = group_gates(b, *_heads(config))
     pair = adapter.pair(module)
     if adapter.sharded == "lora_A":
         a = adapter.shard(module, a)
@@ -113,13 +121,12 @@ def _fill(adapter: LinearAdapter, module: str, whole: Adapter, config: Transform
 
 
 def _to_peft(
-    tensors: Mapping[str, Tensor], config: TransformerConfig, rank: int
+    tensors: Mapping[str, Tensor], handler: ModelSupportHandler, adapter_config: dict[str, Any]
 ) -> dict[str, Tensor]:
-    adapters = read_adapters(tensors, {"r": rank})
-    if config.attention_output_gate:
-        for module, (a, b) in adapters.items():
-            if module.endswith(_GATED_QUERY):
-                adapters[module] = Adapter(a, interleave_gates(b, *_heads(config)))
+    adapters = read_adapters(tensors, adapter_config)
+    for module, (a, b) in adapters.items():
+        order = handler.row_order(module, b.shape[0], adapter_config=adapter_config)
+        adapters[module] = Adapter(a, in_hf_order(b, order))
     # One adapter for gate and up of an expert is PEFT's on a parameter of all experts.
     fused = {module for module in adapters if module.endswith(".gate_up_proj")}
     if fused:
@@ -134,7 +141,7 @@ def _to_peft(
     return write_adapters(adapters)
 
 
-def _heads(config: TransformerConfig) -> tuple[int, int]:
+def _heads(config: TransformerConfig) -> dict[str, int]:
     groups = config.num_query_groups
     assert groups is not None  # megatron sets it
-    return config.num_attention_heads, groups
+    return {"num_attention_heads": config.num_attention_heads, "num_key_value_heads": groups}

@@ -116,6 +116,26 @@ class FamilyHandler(ABC):
         self.check_config(model.config)
         return collect_lora_targets(model)
 
+    def row_order(
+        self, module: str, rows: int, *, adapter_config: Mapping[str, Any]
+    ) -> Tensor | None:
+        """Say in which order Hugging Face keeps the rows of an adapter's B: as trained.
+
+        Args:
+            module: The module, by the name that training gives it.
+            rows: How many rows its B has.
+            adapter_config: The adapter's PEFT config, with the base model's
+                ``num_attention_heads`` and ``num_key_value_heads``.
+
+        Returns:
+            int64 ``[rows]``: for each of Hugging Face's rows its number as trained. ``None``
+            where the order is the same.
+
+        Raises:
+            AdapterFormatError: The rows are not those of such a module.
+        """
+        return None
+
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -1,10 +1,7 @@
 """Qwen3.5 and later without experts: gated delta nets, and gated attention every few layers.
 
 vLLM serves these models by their vision-language class, so its names have ``language_model`` in
-them. Gated attention's ``q_proj`` also makes the output gate. Both orders of its rows::
-
-    Hugging Face, vLLM   of each head: query, gate           [heads, 2, head_dim]
-    megatron             of each group: queries, then gates  [groups, 2, heads / groups, head_dim]
+them. Gated attention's ``q_proj`` also makes the output gate.
 """
 
 from collections.abc import Mapping
@@ -16,6 +13,11 @@ from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError
 from art.megatron.model_support.registry import QWEN3_5_DENSE_SPEC
+from art.megatron.model_support.row_order import (
+    gates_beside_queries,
+    in_hf_order,
+    in_trained_order,
+)
 from art.megatron.model_support.vllm_lora import Adapter, read_adapters, write_adapters
 from art.megatron.models.architecture import Architecture
 from art.megatron.models.decoder_config import finish, read_attention
@@ -102,6 +104,26 @@ class Qwen35DenseHandler(FamilyHandler):
         layers = [(*kinds[linear], *after) for linear in pattern]
         return decoder_mapping(architecture, layers, unused=_UNUSED_TENSORS)
 
+    def row_order(
+        self, module: str, rows: int, *, adapter_config: Mapping[str, Any]
+    ) -> Tensor | None:
+        """Say how ``q_proj`` keeps queries and gates. See :class:`FamilyHandler`."""
+        if not module.endswith(_GATED_QUERY):
+            return None
+        heads = adapter_config.get("num_attention_heads")
+        groups = adapter_config.get("num_key_value_heads")
+        if not isinstance(heads, int) or not isinstance(groups, int):
+            raise AdapterFormatError(
+                f"{module} cannot be converted without the base model's num_attention_heads and "
+                "num_key_value_heads; put both in adapter_config"
+            )
+        if groups < 1 or heads < 1 or heads % groups or rows % (2 * heads):
+            raise AdapterFormatError(
+                f"{module}: the {rows} rows of lora_B are not a query and a gate for each of "
+                f"{heads} heads in {groups} groups"
+            )
+        return gates_beside_queries(rows, heads, groups)
+
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -120,7 +142,7 @@ class Qwen35DenseHandler(FamilyHandler):
         """
         adapters = read_adapters(tensors, adapter_config)
         self._refuse_experts(adapters)
-        return write_adapters(rename_to_vllm(adapters, adapter_config)), dict(adapter_config)
+        return write_adapters(self.rename_to_vllm(adapters, adapter_config)), dict(adapter_config)
 
     def from_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
@@ -139,7 +161,51 @@ class Qwen35DenseHandler(FamilyHandler):
         """
         adapters = read_adapters(tensors, adapter_config)
         self._refuse_experts(adapters)
-        return write_adapters(rename_from_vllm(adapters, adapter_config))
+        return write_adapters(self.rename_from_vllm(adapters, adapter_config))
+
+    def rename_to_vllm(
+        self, adapters: Mapping[str, Adapter], adapter_config: Mapping[str, Any]
+    ) -> dict[str, Adapter]:
+        """Give modules vLLM's names, and their rows Hugging Face's order.
+
+        Args:
+            adapters: Adapters by the names of training.
+            adapter_config: The adapter's config, with the base model's numbers of heads.
+
+        Returns:
+            Adapters by vLLM's names.
+
+        Raises:
+            AdapterFormatError: The config lacks a number of heads, or ``q_proj`` does not fit.
+        """
+        renamed = {}
+        for module, (a, b) in adapters.items():
+            order = self.row_order(module, b.shape[0], adapter_config=adapter_config)
+            name = _replace_prefix(module, _TRAINED_PREFIX, _VLLM_PREFIX)
+            renamed[name] = Adapter(a, in_hf_order(b, order))
+        return renamed
+
+    def rename_from_vllm(
+        self, adapters: Mapping[str, Adapter], adapter_config: Mapping[str, Any]
+    ) -> dict[str, Adapter]:
+        """Undo :meth:`rename_to_vllm`.
+
+        Args:
+            adapters: Adapters by vLLM's names.
+            adapter_config: The adapter's config, with the base model's numbers of heads.
+
+        Returns:
+            Adapters by the names of training.
+
+        Raises:
+            AdapterFormatError: As :meth:`rename_to_vllm`.
+        """
+        renamed = {}
+        for module, (a, b) in adapters.items():
+            order = self.row_order(module, b.shape[0], adapter_config=adapter_config)
+            name = _replace_prefix(module, _VLLM_PREFIX, _TRAINED_PREFIX)
+            renamed[name] = Adapter(a, in_trained_order(b, order))
+        return renamed
 
 
 def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
@@ -172,91 +238,10 @@ def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
     }
 
 
-def rename_to_vllm(
-    adapters: Mapping[str, Adapter], adapter_config: Mapping[str, Any]
-) -> dict[str, Adapter]:
-    """Give modules vLLM's names, and the rows of ``q_proj`` Hugging Face's order.
-
-    Args:
-        adapters: Adapters by the names of training.
-        adapter_config: The adapter's config, with the base model's numbers of heads.
-
-    Returns:
-        Adapters by vLLM's names.
-
-    Raises:
-        AdapterFormatError: The config lacks a number of heads, or ``q_proj`` does not fit them.
-    """
-    return {
-        _replace_prefix(module, _TRAINED_PREFIX, _VLLM_PREFIX): (
-            Adapter(adapter.a, _interleave_gate(module, adapter.b, adapter_config))
-            if module.endswith(_GATED_QUERY)
-            else adapter
-        )
-        for module, adapter in adapters.items()
-    }
-
-
-def rename_from_vllm(
-    adapters: Mapping[str, Adapter], adapter_config: Mapping[str, Any]
-) -> dict[str, Adapter]:
-    """Undo :func:`rename_to_vllm`.
-
-    Args:
-        adapters: Adapters by vLLM's names.
-        adapter_config: The adapter's config, with the base model's numbers of heads.
-
-    Returns:
-        Adapters by the names of training.
-
-    Raises:
-        AdapterFormatError: As :func:`rename_to_vllm`.
-    """
-    return {
-        _replace_prefix(module, _VLLM_PREFIX, _TRAINED_PREFIX): (
-            Adapter(adapter.a, _group_gate(module, adapter.b, adapter_config))
-            if module.endswith(_GATED_QUERY)
-            else adapter
-        )
-        for module, adapter in adapters.items()
-    }
-
-
 def _replace_prefix(module: str, prefix: str, replacement: str) -> str:
     if not module.startswith(prefix):
         raise AdapterFormatError(f"{module} is not in the decoder, whose modules start {prefix!r}")
     return replacement + module.removeprefix(prefix)
-
-
-def _interleave_gate(module: str, b: Tensor, adapter_config: Mapping[str, Any]) -> Tensor:
-    """From megatron's rows ``[groups, 2, heads / groups, head_dim]`` to Hugging Face's."""
-    heads, groups = _heads(module, b, adapter_config)
-    grouped = b.reshape(groups, 2, heads // groups, -1, b.shape[1])
-    return grouped.transpose(1, 2).reshape(b.shape)
-
-
-def _group_gate(module: str, b: Tensor, adapter_config: Mapping[str, Any]) -> Tensor:
-    """From Hugging Face's rows ``[heads, 2, head_dim]`` to megatron's."""
-    heads, groups = _heads(module, b, adapter_config)
-    interleaved = b.reshape(groups, heads // groups, 2, -1, b.shape[1])
-    return interleaved.transpose(1, 2).reshape(b.shape)
-
-
-def _heads(module: str, b: Tensor, adapter_config: Mapping[str, Any]) -> tuple[int, int]:
-    """Read how many heads a model has, and how many groups of them share a key."""
-    heads = adapter_config.get("num_attention_heads")
-    groups = adapter_config.get("num_key_value_heads")
-    if not isinstance(heads, int) or not isinstance(groups, int):
-        raise AdapterFormatError(
-            f"{module} cannot be converted without the base model's num_attention_heads and "
-            "num_key_value_heads; put both in adapter_config"
-        )
-    if groups < 1 or heads < 1 or heads % groups or b.shape[0] % (2 * heads):
-        raise AdapterFormatError(
-            f"{module}: the {b.shape[0]} rows of lora_B are not a query and a gate for each of "
-            f"{heads} heads in {groups} groups"
-        )
-    return heads, groups
 
 
 QWEN3_5_DENSE_HANDLER = Qwen35DenseHandler()

@@ -33,7 +33,7 @@ from art.megatron.models.hf_config import ConfigFields
 from art.megatron.weights.experts import routed_experts, shared_expert
 from art.megatron.weights.mapping import Parameter
 
-from .qwen3_5_dense import Qwen35DenseHandler, rename_from_vllm, rename_to_vllm
+from .qwen3_5_dense import Qwen35DenseHandler
 
 _PROJECTIONS = ("gate_up_proj", "down_proj")
 
@@ -101,7 +101,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
         for experts, stacked in stack_experts(trained, _PROJECTIONS).items():
             adapters |= fuse_experts(experts, stacked)
         config = {**adapter_config, "target_modules": target_modules_of(adapters)}
-        return write_adapters(rename_to_vllm(adapters, adapter_config)), config
+        return write_adapters(self.rename_to_vllm(adapters, adapter_config)), config
 
     def from_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
@@ -124,7 +124,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
             raise AdapterFormatError(
                 f"vLLM keeps the experts of {self.key} fused, but {single} is a single one"
             )
-        served = rename_from_vllm(served, adapter_config)
+        served = self.rename_from_vllm(served, adapter_config)
         adapters = {name: adapter for name, adapter in served.items() if not is_expert(name)}
         for experts, stacked in unfuse_experts(served, rank_of(adapter_config)).items():
             adapters |= unstack_experts(experts, stacked)
