@@ -43,11 +43,12 @@ def transformer_config(
         raise ConfigurationError("context parallelism is not supported: its size must be 1")
     _check_divisible(architecture, sizes)
     has_cuda = torch.cuda.is_available()
+    scale = architecture.rope.score_scale / architecture.transformer["kv_channels"] ** 0.5
     return TransformerConfig(
         **architecture.transformer,
         normalization="RMSNorm",
         gated_linear_unit=True,
-        activation_func=torch.nn.functional.silu,
+        softmax_scale=scale,
         hidden_dropout=0.0,
         tensor_model_parallel_size=sizes["tensor"],
         pipeline_model_parallel_size=sizes["pipeline"],
@@ -138,12 +139,20 @@ _SHARED_OUT = (
 
 
 def _check_divisible(architecture: Architecture, sizes: Mapping[str, int]) -> None:
-    if sizes["expert"] > 1 and not architecture.transformer.get("num_moe_experts"):
+    transformer = architecture.transformer
+    if sizes["expert"] > 1 and not transformer.get("num_moe_experts"):
         raise ConfigurationError(
             f"expert parallelism is {sizes['expert']}, but the model has no routed experts"
         )
+    biased_experts = transformer["add_bias_linear"] and transformer.get("num_moe_experts")
+    if sizes["expert tensor"] > 1 and biased_experts:
+        # Megatron refuses too: each of an expert's ranks would add the whole bias.
+        raise ConfigurationError(
+            f"expert tensor parallelism is {sizes['expert tensor']}, but experts with biases "
+            "cannot be shared out: it must be 1"
+        )
     for name, hf_name, parallelism in _SHARED_OUT:
-        value = architecture.transformer.get(name)
+        value = transformer.get(name)
         if value is not None and value % sizes[parallelism]:
             raise ConfigurationError(
                 f"{hf_name}={value} cannot be shared out evenly: {parallelism} parallelism is "

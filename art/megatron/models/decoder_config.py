@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from torch.nn.functional import silu
+
 from .architecture import Architecture
 from .hf_config import ConfigFields
 from .rope import read_rope
@@ -36,7 +38,32 @@ def read_attention(fields: ConfigFields) -> dict[str, Any]:
         "kv_channels": fields.integer("head_dim") if "head_dim" in fields else hidden // heads,
         "layernorm_epsilon": fields.number("rms_norm_eps"),
         "attention_dropout": fields.number("attention_dropout"),
+        "activation_func": silu,
         "add_bias_linear": False,
+    }
+
+
+def read_sliding_window(fields: ConfigFields, layers: int) -> dict[str, Any]:
+    """Read the fields about sliding windows of a family whose ``layer_types`` say who has one.
+
+    Args:
+        fields: The fields of a Hugging Face config.
+        layers: How many layers there are.
+
+    Returns:
+        Arguments of ``TransformerConfig``.
+
+    Raises:
+        ConfigurationError: A field is missing or has a value that is not supported.
+    """
+    types = fields.layer_types(layers, ("full_attention", "sliding_attention"))
+    if "sliding_attention" not in types:
+        fields.without_effect("sliding_window")
+        return {}
+    return {
+        # Hugging Face counts the token itself, megatron those before it.
+        "window_size": (fields.integer("sliding_window") - 1, 0),
+        "window_attn_skip_freq": [int(kind == "sliding_attention") for kind in types],
     }
 
 
@@ -56,12 +83,15 @@ def refuse_sliding_window(fields: ConfigFields, layers: int) -> None:
         fields.layer_types(layers, ["full_attention"])
 
 
-def read_experts(fields: ConfigFields, *, normalized: bool) -> dict[str, Any]:
+def read_experts(
+    fields: ConfigFields, *, normalized: bool, intermediate_size: str = "moe_intermediate_size"
+) -> dict[str, Any]:
     """Read what every family with routed experts has.
 
     Args:
         fields: The fields of a Hugging Face config.
         normalized: Whether the probabilities of the chosen experts sum to 1.
+        intermediate_size: The field with an expert's intermediate size.
 
     Returns:
         Arguments of ``TransformerConfig``.
@@ -83,7 +113,7 @@ def read_experts(fields: ConfigFields, *, normalized: bool) -> dict[str, Any]:
         "num_moe_experts": experts,
         "moe_router_pre_softmax": not normalized,
         "moe_router_topk": chosen,
-        "moe_ffn_hidden_size": fields.integer("moe_intermediate_size"),
+        "moe_ffn_hidden_size": fields.integer(intermediate_size),
         "moe_router_dtype": "fp32",
         # A balance of load is pre-training's aim; a policy's gradient has none.
         "moe_router_load_balancing_type": "none",

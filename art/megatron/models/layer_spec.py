@@ -46,7 +46,8 @@ class Router(TopKRouter):
         Returns:
             float32 logits ``[..., experts]``.
         """
-        return torch.nn.functional.linear(input.float(), self.weight.float())
+        bias = None if self.bias is None else self.bias.float()
+        return torch.nn.functional.linear(input.float(), self.weight.float(), bias)
 
 
 def decoder_spec(config: TransformerConfig) -> TransformerBlockSubmodules:

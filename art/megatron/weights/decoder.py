@@ -85,8 +85,15 @@ def attention(architecture: Architecture) -> tuple[Parameter, ...]:
             Layout((Part(f"{hf}self_attn.o_proj.weight", (hidden, heads * head_dim)),), dim=1),
         ),
     ]
-    if config.get("add_qkv_bias"):
+    if config.get("add_qkv_bias") or config["add_bias_linear"]:
         parameters.append(Parameter("self_attention.linear_qkv.bias", qkv("bias")))
+    if config["add_bias_linear"]:
+        bias = whole("self_attention.linear_proj.bias", f"{hf}self_attn.o_proj.bias", hidden)
+        parameters.append(bias)
+    if config.get("softmax_type") == "learnable":
+        # Of each head, what its scores compete with besides the tokens.
+        sinks = Layout((Part(f"{hf}self_attn.sinks", (heads,)),))
+        parameters.append(Parameter("self_attention.core_attention.softmax_offset", sinks))
     if config.get("qk_layernorm"):
         parameters += [
             whole(

@@ -5,5 +5,6 @@ from torch import Tensor, nn
 
 class TopKRouter(MegatronModule, ABC):
     weight: nn.Parameter
+    bias: nn.Parameter | None
 
     def gating(self, input: Tensor) -> Tensor: ...
