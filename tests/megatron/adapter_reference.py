@@ -1,7 +1,7 @@
-"""What PEFT computes for a case: an adapter in a folder, logits and gradients."""
+"""What transformers and PEFT compute for a case: logits, an adapter, gradients, training."""
 
-import json
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -10,47 +10,67 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from art.megatron.model_support import registry
+from .tiny_models import CASES, FUSED_EXPERTS, hf_config, save
 
-from .tiny_models import CASES, hf_config, save
-
+BASE_MODEL = "tiny/base"
 RANK, ALPHA = 3, 5.0
-ROWS, LENGTH = 4, 10
+FRESH_SEED = 11
+# More tokens than the scaled rotations were trained with, and than a sliding window holds.
+ROWS, LENGTH = 4, 18
+STEPS = 3
 
 
 def write_case(name: str, folder: Path) -> None:
-    """Write a case for ``adapter_worker.py``.
+    """Write what transformers and PEFT compute for a case, for ``grid_worker.py``.
 
     Args:
         name: The case, one of ``tiny_models``.
-        folder: Gets ``base``, ``peft``, ``reference.safetensors`` and ``case.json``.
+        folder: Gets ``base`` and ``base.safetensors``; where adapters of the case are trained,
+            ``peft`` and ``peft.safetensors``.
     """
-    base = save(name, folder / "base")
-    spec = getattr(registry, f"{CASES[name].family.upper()}_SPEC")
-    model = peft_model(base, name)
-    model.save_pretrained(str(folder / "peft"))
-    tokens = torch.randint(base.config.vocab_size, (ROWS, LENGTH))
-    logits = model(input_ids=tokens).logits
-    torch.nn.functional.cross_entropy(
-        logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-    ).backward()
-    gradients = {
-        key.replace(".default", ""): parameter.grad
-        for key, parameter in model.named_parameters()
-        if parameter.requires_grad
-    }
-    reference = {
-        f"gradient.{key}": value.contiguous() for key, value in as_exported(gradients, name).items()
-    }
-    reference |= {"tokens": tokens, "logits": logits.detach()}
-    save_file(reference, folder / "reference.safetensors")
-    case = {
-        "handler": spec.handler.handler_name,
-        "rank": RANK,
-        "alpha": ALPHA,
-        "target_modules": list(spec.default_target_modules),
-    }
-    (folder / "case.json").write_text(json.dumps(case))
+    model = save(name, folder / "base")
+    tokens = torch.randint(97, (ROWS, LENGTH))
+    with torch.no_grad():
+        logits = model(input_ids=tokens).logits
+    save_file({"tokens": tokens, "logits": logits}, folder / "base.safetensors")
+    if CASES[name].adapted:
+        adapted = peft_model(model, name)
+        adapted.save_pretrained(str(folder / "peft"))
+        save_file(_train(adapted, name, tokens), folder / "peft.safetensors")
+
+
+def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
+    """Adam, with an epsilon above the rounding of gradients, which it would blow up."""
+    trained = [parameter for parameter in parameters if parameter.requires_grad]
+    return torch.optim.AdamW(trained, lr=0.01, eps=1e-3)
+
+
+def _train(model: PeftModel, name: str, tokens: Tensor) -> dict[str, Tensor]:
+    """The first gradients, and what comes of some steps."""
+    computed = {"tokens": tokens}
+    losses = []
+    steps = optimizer(model.parameters())
+    for step in range(STEPS):
+        steps.zero_grad()
+        logits = model(input_ids=tokens).logits
+        loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
+        )
+        loss.backward()
+        losses.append(loss.detach())
+        if step == 0:
+            computed["logits"] = logits.detach()
+            gradients = {
+                key.replace(".default", ""): parameter.grad.clone()
+                for key, parameter in model.named_parameters()
+                if parameter.requires_grad
+            }
+            exported = as_exported(gradients, name)
+            computed |= {f"gradient.{key}": value.contiguous() for key, value in exported.items()}
+        steps.step()
+    with torch.no_grad():
+        computed["trained logits"] = model(input_ids=tokens).logits
+    return computed | {"losses": torch.stack(losses)}
 
 
 def peft_model(base: PreTrainedModel, name: str, *, shared: bool = False) -> PeftModel:
@@ -64,19 +84,13 @@ def peft_model(base: PreTrainedModel, name: str, *, shared: bool = False) -> Pef
     Returns:
         The model with adapters.
     """
-    family = CASES[name].family
-    spec = getattr(registry, f"{family.upper()}_SPEC")
-    targets = [module for module in spec.default_target_modules if module != "experts"]
-    parameters = []
+    case = CASES[name]
+    targets = [module for module in case.spec.default_target_modules if module != "experts"]
+    parameters = case.parameters
     if shared:
-        targets = ["q_proj", "v_proj"]
-    if shared or family == "qwen3_5_moe":
-        parameters = ["mlp.experts.gate_up_proj", "mlp.experts.down_proj"]
-    elif name == "qwen3_moe_mixed":
-        # PEFT takes the names of experts for those of their parameters alone.
-        parameters = [f"mlp.{module}.weight" for module in ("gate_proj", "up_proj", "down_proj")]
+        targets, parameters = ["q_proj", "v_proj"], FUSED_EXPERTS
     config = LoraConfig(
-        r=RANK, lora_alpha=ALPHA, target_modules=targets, target_parameters=parameters or None
+        r=RANK, lora_alpha=ALPHA, target_modules=targets, target_parameters=list(parameters) or None
     )
     with warnings.catch_warnings():
         # It warns that it ignores the ranks of fused experts, which it does not.
@@ -87,8 +101,8 @@ def peft_model(base: PreTrainedModel, name: str, *, shared: bool = False) -> Pef
             # Larger ones lead gated delta nets to where they amplify float32's rounding: at 0.1
             # a gradient can be 3e-5 off, of which 3e-6 is left when megatron runs in float64.
             parameter.data.normal_(std=0.04)
-            if ".experts.base_layer." in key and family == "qwen3_moe" and not shared:
-                _block_diagonal(parameter.data, base.config.num_experts)
+            if ".experts.base_layer." in key and parameters != FUSED_EXPERTS:
+                _keep_gate_and_up_apart(parameter, base.config.num_experts)
     return model
 
 
@@ -110,7 +124,7 @@ def as_exported(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     Returns:
         The same numbers; of Qwen3, which vLLM serves expert by expert, each expert by itself.
     """
-    if CASES[name].family != "qwen3_moe":
+    if CASES[name].parameters == FUSED_EXPERTS or not CASES[name].experts:
         return tensors
     config = hf_config(name)
     single = {}
@@ -135,9 +149,10 @@ def as_exported(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     return single
 
 
-def _block_diagonal(b: Tensor, experts: int) -> None:
-    """Take out what an adapter of gate and one of up cannot have."""
-    half = b.shape[0] // 2
-    by_rank = b.view(b.shape[0], 2 * RANK, experts)
-    by_rank[:half, RANK:] = 0
-    by_rank[half:, :RANK] = 0
+def _keep_gate_and_up_apart(b: torch.nn.Parameter, experts: int) -> None:
+    """Take out, now and while training, what an adapter of gate and one of up cannot have."""
+    kept = torch.zeros(2, b.shape[0] // 2, 2, RANK, experts)
+    kept[0, :, 0] = kept[1, :, 1] = 1
+    kept = kept.reshape(b.shape)
+    b.data *= kept
+    b.register_hook(lambda gradient: gradient * kept)

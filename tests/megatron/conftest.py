@@ -4,6 +4,7 @@ Without megatron-core these tests are skipped: it is an extra, and Linux only. I
 imported in the fixtures.
 """
 
+import os
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
     from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
-    from .adapter_models import AdapterRuns
+    from .grid_launch import GridRuns
 
 # RMSNorm, SwiGLU, four heads of which two share a key.
 TINY: dict[str, object] = {
@@ -79,12 +80,46 @@ def one_process() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def adapter_runs(tmp_path_factory: pytest.TempPathFactory) -> "AdapterRuns":
-    """Every case of adapters, on four processes in every layout, launched once."""
+def grid_runs(tmp_path_factory: pytest.TempPathFactory) -> "GridRuns":
+    """Every case on every grid of processes, launched when it is first asked for."""
     pytest.importorskip("megatron.core", reason="needs the extra megatron")
-    from .adapter_models import run_all
+    from .grid_launch import GridRuns
 
-    return run_all(tmp_path_factory.mktemp("adapters"))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    folder = folder / "grids"
+    folder.mkdir(exist_ok=True)
+    return GridRuns(folder)
+
+
+@pytest.fixture
+def measure(record_property: Callable[[str, object], None]) -> Callable[[str, str, float], None]:
+    """Note how far a case is from its reference, for the table at the end of the session."""
+
+    def note(case: str, check: str, difference: float) -> None:
+        record_property("difference", (case, check, difference))
+
+    return note
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the largest difference of each case in each check."""
+    largest: dict[str, dict[str, float]] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name == "difference":
+                case, check, difference = value
+                of_case = largest.setdefault(case, {})
+                of_case[check] = max(of_case.get(check, 0.0), difference)
+    if not largest:
+        return
+    checks = list(dict.fromkeys(check for of_case in largest.values() for check in of_case))
+    terminalreporter.section("largest differences from transformers and PEFT")
+    terminalreporter.write_line(f"{'':22}" + "".join(f"{check:>16}" for check in checks))
+    for case, of_case in sorted(largest.items()):
+        cells = (f"{of_case[check]:16.1e}" if check in of_case else f"{'':16}" for check in checks)
+        terminalreporter.write_line(f"{case:22}" + "".join(cells))
 
 
 @pytest.fixture(scope="session")

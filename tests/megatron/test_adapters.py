@@ -8,12 +8,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from art.errors import AdapterFormatError, CheckpointError
-from art.megatron.model_support import handlers
+from art.megatron.model_support import get_model_support_handler_for_spec, handlers
 
-from .adapter_cases import BASE_MODEL, CASES_RUN, RUNS, layouts_of
 from .adapter_models import adapted_model
-from .adapter_reference import RANK, as_exported, peft_logits, peft_model
+from .adapter_reference import BASE_MODEL, RANK, as_exported, peft_logits, peft_model
+from .grids import TRAINED, grids_of
 from .tiny_models import CASES, hf_config, hf_model, save
+
+ADAPTED = [name for name, case in CASES.items() if case.adapted]
 
 
 def _tensors(folder):
@@ -24,41 +26,35 @@ def _config(folder):
     return json.loads((folder / "adapter_config.json").read_text())
 
 
-@pytest.mark.parametrize("run", RUNS)
-def test_what_was_imported_is_exported_bit_for_bit(adapter_runs, run) -> None:
+@pytest.mark.parametrize("run", TRAINED, ids=str)
+def test_what_was_imported_is_exported_bit_for_bit(grid_runs, run) -> None:
     """Whatever ranks hold the adapter: so it gets from any of them to any other."""
-    case, _, layout = run.partition("/")
-    imported = _tensors(adapter_runs.root / case / "peft")
-    imported = as_exported(imported, case)
-    exported = _tensors(adapter_runs.root / case / layout / "exported")
-    assert exported.keys() == imported.keys()
-    for name, tensor in exported.items():
-        assert torch.equal(tensor, imported[name]), name
+    imported = as_exported(_tensors(grid_runs.case(run.case) / "peft"), run.case)
+    assert _same(_tensors(grid_runs.output(run) / "imported"), imported)
 
 
-@pytest.mark.parametrize("case", CASES_RUN)
-def test_peft_loads_what_is_exported_and_computes_the_same(adapter_runs, case) -> None:
-    layout = layouts_of(case)[-1]
-    folder = adapter_runs.root / case
-    megatron = load_file(folder / layout / "logits.safetensors")["logits"]
-    tokens = load_file(folder / "reference.safetensors")["tokens"]
-    peft = peft_logits(hf_model(case), folder / layout / "exported", tokens)
-    assert (peft - hf_model(case)(tokens).logits).abs().max() > 0.03
-    assert (peft - megatron).abs().max() <= 1e-5
+@pytest.mark.parametrize("run", TRAINED, ids=str)
+def test_peft_loads_what_was_trained_and_computes_the_same(grid_runs, measure, run) -> None:
+    folder, output = grid_runs.case(run.case), grid_runs.output(run)
+    megatron = load_file(output / "trained_logits.safetensors")["logits"]
+    before = load_file(folder / "base.safetensors")
+    peft = peft_logits(hf_model(run.case), output / "trained", before["tokens"])
+    assert (peft - before["logits"]).abs().max() > 0.03
+    difference = (peft - megatron[..., : peft.shape[-1]]).abs().max().item()
+    measure(run.case, "exported", difference)
+    assert difference <= 1e-5
 
 
-@pytest.mark.parametrize("case", CASES_RUN)
-def test_adapters_start_the_same_on_any_ranks(adapter_runs, case) -> None:
-    layouts = layouts_of(case)
-    first, *others = [_tensors(adapter_runs.root / case / name / "fresh") for name in layouts]
-    for other in others:
-        assert other.keys() == first.keys()
-        assert all(torch.equal(other[name], tensor) for name, tensor in first.items())
+@pytest.mark.parametrize("case", ADAPTED)
+def test_adapters_start_the_same_on_any_ranks(grid_runs, case) -> None:
+    first, *others = [_tensors(grid_runs.output(run) / "fresh") for run in grids_of(case)]
+    assert len(others) > 3
+    assert all(_same(other, first) for other in others)
 
 
-@pytest.mark.parametrize("case", CASES_RUN)
-def test_adapters_start_as_those_of_peft_do(adapter_runs, case) -> None:
-    fresh = _tensors(adapter_runs.root / case / "dp4" / "fresh")
+@pytest.mark.parametrize("case", ADAPTED)
+def test_adapters_start_as_those_of_peft_do(grid_runs, case) -> None:
+    fresh = _tensors(grid_runs.output(grids_of(case)[0]) / "fresh")
     for name, tensor in fresh.items():
         assert tensor.dtype is torch.float32
         if name.endswith("lora_B.weight"):
@@ -72,14 +68,15 @@ def test_adapters_start_as_those_of_peft_do(adapter_runs, case) -> None:
     assert len({tuple(tensor.flatten().tolist()) for tensor in of_a}) == len(of_a)
 
 
-@pytest.mark.parametrize("case", CASES_RUN)
-def test_vllm_tensors_are_those_of_peft_and_undone(adapter_runs, case) -> None:
+@pytest.mark.parametrize("case", ADAPTED)
+def test_vllm_tensors_are_those_of_peft_and_undone(grid_runs, case) -> None:
     """vLLM's names differ from PEFT's only where it serves a vision model's decoder."""
-    folder = adapter_runs.root / case / "dp4"
-    trained, exported = load_file(folder / "trained.safetensors"), _tensors(folder / "exported")
-    handler = getattr(handlers, f"{CASES[case].family.upper()}_HANDLER")
+    output = grid_runs.output(grids_of(case)[0])
+    trained = load_file(output / "as_trained.safetensors")
+    exported = _tensors(output / "imported")
+    handler = get_model_support_handler_for_spec(CASES[case].spec)
     heads = {key: getattr(hf_config(case), key) for key in _HEADS}
-    config = _config(folder / "exported") | heads
+    config = _config(output / "imported") | heads
     vllm, vllm_config = handler.to_vllm_lora_tensors(trained, adapter_config=config)
     assert vllm_config["r"] == RANK
     if "qwen3_5" in case:
@@ -114,8 +111,8 @@ def test_an_adapter_whose_experts_share_the_a_of_gate_and_up_is_imported(tmp_pat
             assert (ours - peft(input_ids=tokens).logits).abs().max() > 0.01
 
 
-def test_experts_that_mix_gate_and_up_are_refused(adapter_runs, tmp_path) -> None:
-    shutil.copytree(adapter_runs.root / "qwen3_moe" / "peft", tmp_path / "adapter")
+def test_experts_that_mix_gate_and_up_are_refused(grid_runs, tmp_path) -> None:
+    shutil.copytree(grid_runs.case("qwen3_moe") / "peft", tmp_path / "adapter")
     name = "base_model.model.model.layers.1.mlp.experts.base_layer.lora_B.weight"
     _spoil_tensors(tmp_path / "adapter", lambda tensors: tensors[name].fill_(1.0))
     with pytest.raises(AdapterFormatError, match=r"layers.1.mlp.experts.*mixes gate and up"):
@@ -123,10 +120,10 @@ def test_experts_that_mix_gate_and_up_are_refused(adapter_runs, tmp_path) -> Non
 
 
 @pytest.fixture
-def folder(adapter_runs, tmp_path):
+def folder(grid_runs, tmp_path):
     """A PEFT folder of ``qwen3_dense``, to be spoilt."""
     copy = tmp_path / "adapter"
-    shutil.copytree(adapter_runs.root / "qwen3_dense" / "peft", copy)
+    shutil.copytree(grid_runs.case("qwen3_dense") / "peft", copy)
     return copy
 
 

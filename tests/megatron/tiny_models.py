@@ -25,6 +25,11 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from art.megatron.model_support import registry
+from art.megatron.model_support.spec import ModelSupportSpec
+
+FUSED_EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
+
 
 class Case(NamedTuple):
     """A model to build.
@@ -34,12 +39,28 @@ class Case(NamedTuple):
         model_class: transformers' class.
         config_class: The class of its config.
         options: What the config differs by from ``SIZES``.
+        parameters: What PEFT adapts by parameter, since it is no linear module there.
+        adapted: Whether adapters of it are trained.
+        biased_experts: Whether its experts have biases.
     """
 
     family: str
     model_class: type[PreTrainedModel]
     config_class: type[PretrainedConfig]
     options: dict[str, Any]
+    parameters: tuple[str, ...] = ()
+    adapted: bool = True
+    biased_experts: bool = False
+
+    @property
+    def spec(self) -> ModelSupportSpec:
+        """What the registry says of the family."""
+        return getattr(registry, f"{self.family.upper()}_SPEC")
+
+    @property
+    def experts(self) -> bool:
+        """Whether the model has routed experts."""
+        return self.spec.is_moe
 
 
 # No power of two where none is needed; an odd number of tokens, to be padded.
@@ -62,6 +83,13 @@ LLAMA3_ROPE = {
     "factor": 4.0,
     "low_freq_factor": 1.0,
     "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+YARN_ROPE = {
+    "rope_type": "yarn",
+    "rope_theta": 10000.0,
+    "factor": 4.0,
+    "beta_fast": 8.0,
     "original_max_position_embeddings": 16,
 }
 LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 5000.0, "factor": 2.0}
@@ -101,7 +129,11 @@ VISION = {
 CASES = {
     "default_dense": Case("default_dense", Qwen2ForCausalLM, Qwen2Config, {}),
     "default_dense_mistral": Case(
-        "default_dense", MistralForCausalLM, MistralConfig, {"sliding_window": None, "head_dim": 10}
+        "default_dense",
+        MistralForCausalLM,
+        MistralConfig,
+        {"sliding_window": None, "head_dim": 10},
+        adapted=False,
     ),
     "llama3_dense": Case(
         "llama3_dense", LlamaForCausalLM, LlamaConfig, {"rope_parameters": LLAMA3_ROPE}
@@ -114,7 +146,10 @@ CASES = {
     ),
     "qwen3_dense": Case("qwen3_dense", Qwen3ForCausalLM, Qwen3Config, {"head_dim": 14}),
     "qwen3_dense_tied": Case(
-        "qwen3_dense", Qwen3ForCausalLM, Qwen3Config, {"head_dim": 14, "tie_word_embeddings": True}
+        "qwen3_dense",
+        Qwen3ForCausalLM,
+        Qwen3Config,
+        {"head_dim": 14, "tie_word_embeddings": True, "rope_parameters": YARN_ROPE},
     ),
     "qwen3_moe": Case(
         "qwen3_moe", Qwen3MoeForCausalLM, Qwen3MoeConfig, QWEN3_MOE | {"norm_topk_prob": True}
@@ -124,6 +159,8 @@ CASES = {
         Qwen3MoeForCausalLM,
         Qwen3MoeConfig,
         QWEN3_MOE | {"norm_topk_prob": False, "mlp_only_layers": [1], "num_hidden_layers": 4},
+        # PEFT takes the names of experts for those of their parameters alone.
+        parameters=("mlp.gate_proj.weight", "mlp.up_proj.weight", "mlp.down_proj.weight"),
     ),
     "qwen3_5_dense": Case("qwen3_5_dense", Qwen3_5ForCausalLM, Qwen3_5TextConfig, QWEN3_5),
     "qwen3_5_dense_vision": Case(
@@ -131,14 +168,17 @@ CASES = {
         Qwen3_5ForConditionalGeneration,
         Qwen3_5Config,
         {"text_config": SIZES | QWEN3_5, "vision_config": VISION},
+        adapted=False,
     ),
     "qwen3_5_moe": Case(
         "qwen3_5_moe",
         Qwen3_5MoeForCausalLM,
         Qwen3_5MoeTextConfig,
         QWEN3_5 | QWEN3_MOE | {"head_dim": 20, "shared_expert_intermediate_size": 28},
+        parameters=FUSED_EXPERTS,
     ),
 }
+FAMILIES = tuple(dict.fromkeys(case.family for case in CASES.values()))
 # The configs that each handler takes.
 MODEL_TYPES = {
     "default_dense": ("llama", "mistral", "qwen2", "qwen3"),
