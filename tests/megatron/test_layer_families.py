@@ -7,6 +7,8 @@ import pytest
 from art.errors import ConfigurationError
 from art.megatron.model_support import handlers
 
+from .megatron_configs import OF_FAMILY
+
 # The module types of megatron that each family is of, by where they sit in a layer.
 BUILT_AS = {
     ("self_attention", "SelfAttention"): "standard_attention",
@@ -17,16 +19,14 @@ BUILT_AS = {
 }
 
 CASES = [
-    ("default_dense", {}),
+    *((key, {}) for key in OF_FAMILY),
     ("llama3_dense", {"num_layers": 3}),
-    ("qwen3_dense", {}),
-    ("qwen3_moe", {}),
     ("qwen3_moe", {"num_layers": 4, "moe_layer_freq": 2}),
     ("qwen3_moe", {"num_layers": 3, "moe_layer_freq": [0, 1, 1]}),
-    ("qwen3_5_dense", {}),
     ("qwen3_5_dense", {"num_layers": 5, "linear_attention_freq": 2}),
-    ("qwen3_5_moe", {}),
 ]
+# A Llama 3 is also a plain dense model, and so on.
+PLAIN = {"default_dense", "llama3_dense", "qwen3_dense"}
 
 
 def handler(key: str):
@@ -53,22 +53,12 @@ def test_families_are_those_of_the_built_model(family_config, build_model, key, 
         assert family.layer_index == min(family.layer_indices)
 
 
-# Which handler takes which family's config. A Llama 3 is also a plain dense model, and so on.
-ACCEPTED = {
-    "default_dense": {"default_dense", "llama3_dense", "qwen3_dense"},
-    "llama3_dense": {"llama3_dense"},
-    "qwen3_dense": {"qwen3_dense"},
-    "qwen3_moe": {"qwen3_moe"},
-    "qwen3_5_dense": {"qwen3_5_dense"},
-    "qwen3_5_moe": {"qwen3_5_moe"},
-}
-
-
-@pytest.mark.parametrize("config_key", ACCEPTED)
-@pytest.mark.parametrize("handler_key", ACCEPTED)
+@pytest.mark.parametrize("config_key", OF_FAMILY)
+@pytest.mark.parametrize("handler_key", OF_FAMILY)
 def test_the_config_of_another_family_is_refused(family_config, handler_key, config_key) -> None:
     config = family_config(config_key)
-    if config_key in ACCEPTED[handler_key]:
+    accepted = {handler_key} | (PLAIN if handler_key == "default_dense" else set())
+    if config_key in accepted:
         assert handler(handler_key).collect_layer_families(config)
         return
     with pytest.raises(ConfigurationError, match=f"{handler_key} model"):

@@ -6,81 +6,32 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import nn
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedModel,
-    Qwen3_5ForCausalLM,
-    Qwen3_5MoeForCausalLM,
-    Qwen3_5MoeTextConfig,
-    Qwen3_5TextConfig,
-    Qwen3Config,
-    Qwen3ForCausalLM,
-    Qwen3MoeConfig,
-    Qwen3MoeForCausalLM,
-)
+from transformers import PreTrainedModel
 
 from art.errors import ConfigurationError
-from art.megatron.model_support import get_model_support_spec, handlers
+from art.megatron.model_support import handlers
 
-# The sizes of the `family_config` fixture, in transformers' words.
-DENSE = {
-    "num_hidden_layers": 2,
-    "hidden_size": 32,
-    "intermediate_size": 48,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 2,
-    "head_dim": 8,
-    "vocab_size": 64,
-}
-MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
-GATED_DELTA_NET = {
-    "num_hidden_layers": 4,
-    "full_attention_interval": 4,
-    "linear_conv_kernel_dim": 4,
-    "linear_key_head_dim": 8,
-    "linear_value_head_dim": 8,
-    "linear_num_key_heads": 2,
-    "linear_num_value_heads": 4,
-}
-HF = {
-    "llama3_dense": (LlamaForCausalLM, LlamaConfig, DENSE),
-    "qwen3_dense": (Qwen3ForCausalLM, Qwen3Config, DENSE),
-    "qwen3_moe": (Qwen3MoeForCausalLM, Qwen3MoeConfig, DENSE | MOE),
-    "qwen3_5_dense": (Qwen3_5ForCausalLM, Qwen3_5TextConfig, DENSE | GATED_DELTA_NET),
-    "qwen3_5_moe": (
-        Qwen3_5MoeForCausalLM,
-        Qwen3_5MoeTextConfig,
-        DENSE | MOE | GATED_DELTA_NET | {"shared_expert_intermediate_size": 24},
-    ),
-}
-PUBLISHED = {
-    "llama3_dense": "meta-llama/Llama-3.2-1B",
-    "qwen3_dense": "Qwen/Qwen3-0.6B",
-    "qwen3_moe": "Qwen/Qwen3-30B-A3B",
-    "qwen3_5_dense": "Qwen/Qwen3.5-4B",
-    "qwen3_5_moe": "Qwen/Qwen3.5-35B-A3B",
-}
+from .adapter_models import base_model
+from .tiny_models import CASES, FAMILIES, hf_config
 
 
 def handler(key: str):
     return getattr(handlers, f"{key.upper()}_HANDLER")
 
 
-def hf_model(key: str, device: str = "meta") -> PreTrainedModel:
-    model_class, config_class, options = HF[key]
+def hf_model(case: str, device: str = "meta") -> PreTrainedModel:
     with torch.device(device):
-        return model_class(config_class(**options))
+        return CASES[case].model_class(hf_config(case))
 
 
 def is_expert(name: str) -> bool:
     return ".mlp.experts" in name
 
 
-@pytest.mark.parametrize("key", HF)
-def test_targets_are_the_modules_that_peft_adapts(family_config, build_model, key) -> None:
-    targets = handler(key).collect_lora_targets(build_model(family_config(key)))
-    spec = get_model_support_spec(PUBLISHED[key])
+@pytest.mark.parametrize("key", FAMILIES)
+def test_targets_are_the_modules_that_peft_adapts(key) -> None:
+    targets = handler(key).collect_lora_targets(base_model(key))
+    spec = CASES[key].spec
     # PEFT adapts fused experts by parameter, not by module: tests below, and test_vllm_lora.
     by_module = [name for name in spec.default_target_modules if name != "experts"]
     peft_model = get_peft_model(hf_model(key), LoraConfig(target_modules=by_module))
@@ -96,10 +47,10 @@ def test_targets_are_the_modules_that_peft_adapts(family_config, build_model, ke
     assert named == set(spec.default_target_modules)
 
 
-@pytest.mark.parametrize("key", HF)
-def test_every_linear_module_of_the_decoder_is_covered(family_config, build_model, key) -> None:
+@pytest.mark.parametrize("key", FAMILIES)
+def test_every_linear_module_of_the_decoder_is_covered(key) -> None:
     """What is left out is left out on purpose, by name."""
-    targets = handler(key).collect_lora_targets(build_model(family_config(key)))
+    targets = handler(key).collect_lora_targets(base_model(key))
     covered = {name for target in targets for name in target.adapter_modules}
     linear = {
         name
@@ -113,10 +64,10 @@ def test_every_linear_module_of_the_decoder_is_covered(family_config, build_mode
     }.get(key, set())
 
 
-@pytest.mark.parametrize("key", HF)
-def test_a_target_holds_the_weights_of_its_modules(family_config, build_model, key) -> None:
+@pytest.mark.parametrize("key", FAMILIES)
+def test_a_target_holds_the_weights_of_its_modules(key) -> None:
     """Its megatron weight has the input of the Hugging Face modules, and all their outputs."""
-    model = build_model(family_config(key))
+    model = base_model(key)
     hf = hf_model(key)
     for target in handler(key).collect_lora_targets(model):
         weight = model.get_submodule(target.module_path).weight
@@ -130,9 +81,7 @@ def test_a_target_holds_the_weights_of_its_modules(family_config, build_model, k
         assert {weight.shape[1]} == {module.in_features for module in modules}, target
 
 
-def test_experts_are_named_as_in_the_published_checkpoints(
-    family_config, build_model, tmp_path
-) -> None:
+def test_experts_are_named_as_in_the_published_checkpoints(tmp_path) -> None:
     """transformers fuses experts in memory, and writes them as the published files have them."""
     hf_model("qwen3_moe", "cpu").save_pretrained(tmp_path)
     from safetensors import safe_open
@@ -142,7 +91,7 @@ def test_experts_are_named_as_in_the_published_checkpoints(
             name.removesuffix(".weight"): checkpoint.get_slice(name).get_shape()
             for name in checkpoint.keys()  # noqa: SIM118 - not a dict
         }
-    model = build_model(family_config("qwen3_moe"))
+    model = base_model("qwen3_moe")
     targets = [
         target
         for target in handler("qwen3_moe").collect_lora_targets(model)
@@ -156,16 +105,16 @@ def test_experts_are_named_as_in_the_published_checkpoints(
         assert (weight.shape[0], {weight.shape[1]}) == (sum(rows), set(columns))
 
 
-def test_qwen3_5_experts_adapt_gate_and_up_as_one(family_config, build_model) -> None:
+def test_qwen3_5_experts_adapt_gate_and_up_as_one() -> None:
     """As the published checkpoints hold them: one gate_up_proj and one down_proj a layer."""
     hf = dict(hf_model("qwen3_5_moe").named_parameters())
-    model = build_model(family_config("qwen3_5_moe"))
+    model = base_model("qwen3_5_moe")
     targets = [
         target
         for target in handler("qwen3_5_moe").collect_lora_targets(model)
         if "experts" in target.target_modules
     ]
-    assert len(targets) == 4 * 4 * 2
+    assert len(targets) == 4 * 6 * 2
     for target in targets:
         (name,) = target.adapter_modules
         layer, number, projection = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name).groups()

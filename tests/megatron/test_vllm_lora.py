@@ -27,18 +27,12 @@ from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5Attention
 from art.errors import AdapterFormatError
 from art.megatron.model_support import handlers
 
+from .tiny_models import CASES, FAMILIES, FUSED_EXPERTS
+
 LAYERS = "base_model.model.model.layers"
 SERVED_LAYERS = "base_model.model.model.language_model.layers"
 RANK = 3
 CONFIG = {"r": RANK, "num_attention_heads": 4, "num_key_value_heads": 2, "target_modules": []}
-FAMILIES = (
-    "default_dense",
-    "llama3_dense",
-    "qwen3_dense",
-    "qwen3_moe",
-    "qwen3_5_dense",
-    "qwen3_5_moe",
-)
 TINY = {
     "num_hidden_layers": 2,
     "hidden_size": 32,
@@ -73,10 +67,10 @@ def trained_adapter(key: str, *, rank: int = RANK, experts: int = 3, width: int 
         gate = 2 if key.startswith("qwen3_5") else 1
         tensors |= adapter(f"{path}.self_attn.q_proj", 4 * 8 * gate, 16, rank)
         tensors |= adapter(f"{path}.self_attn.o_proj", 16, 4 * 8, rank)
-        if not key.endswith("moe"):
+        if not CASES[key].experts:
             tensors |= adapter(f"{path}.mlp.gate_proj", width, 16, rank)
             continue
-        fused = key == "qwen3_5_moe"
+        fused = CASES[key].parameters == FUSED_EXPERTS
         for number in range(experts):
             expert = f"{path}.mlp.experts.{number}"
             for projection in ["gate_up_proj"] if fused else ["gate_proj", "up_proj"]:
@@ -156,18 +150,17 @@ def test_conversions_leave_what_they_were_given_alone(key) -> None:
     assert (len(trained), config["r"]) == (len(copies), RANK)
 
 
-def test_every_target_of_a_model_can_be_served(family_config, build_model) -> None:
+@pytest.mark.parametrize("key", FAMILIES)
+def test_every_target_of_a_model_can_be_served(family_config, build_model, key) -> None:
     """Adapters of all that collect_lora_targets finds, through vLLM's layout and back."""
-    for key in FAMILIES:
-        model = build_model(family_config(key))
-        trained = {}
-        for target in handler(key).collect_lora_targets(model):
-            for name in target.adapter_modules:
-                rows = 64 if name.endswith("q_proj") and key.startswith("qwen3_5") else 32
-                columns = 16 if ".experts." in name and "down" in name else 32
-                trained |= adapter(f"base_model.model.{name}", rows, columns)
-        served, config = handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
-        assert_same(handler(key).from_vllm_lora_tensors(served, adapter_config=config), trained)
+    trained = {}
+    for target in handler(key).collect_lora_targets(build_model(family_config(key))):
+        for name in target.adapter_modules:
+            rows = 64 if name.endswith("q_proj") and key.startswith("qwen3_5") else 32
+            columns = 16 if ".experts." in name and "down" in name else 32
+            trained |= adapter(f"base_model.model.{name}", rows, columns)
+    served, config = handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
+    assert_same(handler(key).from_vllm_lora_tensors(served, adapter_config=config), trained)
 
 
 @pytest.mark.parametrize("key", ["default_dense", "llama3_dense", "qwen3_dense"])
