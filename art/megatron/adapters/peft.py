@@ -16,9 +16,8 @@ from art.megatron.model_support.protocol import ModelSupportHandler
 from art.megatron.model_support.row_order import in_hf_order, in_trained_order
 from art.megatron.model_support.vllm_lora import (
     Adapter,
-    fuse_experts,
+    fuse_trained_experts,
     read_adapters,
-    stack_experts,
     write_adapters,
 )
 
@@ -99,10 +98,9 @@ def import_adapter(
             _read(place, reader)
     heads = _heads(model.config)
     for adapter in adapters_of(model):
-        for module in adapter.shapes:
-            a, b = _read(places[module], reader)
-            order = handler.row_order(module, b.shape[0], adapter_config=heads)
-            _fill(adapter, module, Adapter(a, in_trained_order(b, order)))
+        read = {module: _read(places[module], reader) for module in adapter.shapes}
+        for module, matrices in in_trained_order(read, handler, heads).items():
+            _fill(adapter, module, matrices)
 
 
 def _read(place: Place, reader: AdapterReader) -> Adapter:
@@ -123,21 +121,10 @@ def _fill(adapter: LinearAdapter, module: str, whole: Adapter) -> None:
 def _to_peft(
     tensors: Mapping[str, Tensor], handler: ModelSupportHandler, adapter_config: dict[str, Any]
 ) -> dict[str, Tensor]:
-    adapters = read_adapters(tensors, adapter_config)
-    for module, (a, b) in adapters.items():
-        order = handler.row_order(module, b.shape[0], adapter_config=adapter_config)
-        adapters[module] = Adapter(a, in_hf_order(b, order))
+    adapters = in_hf_order(read_adapters(tensors, adapter_config), handler, adapter_config)
     # One adapter for gate and up of an expert is PEFT's on a parameter of all experts.
-    fused = {module for module in adapters if module.endswith(".gate_up_proj")}
-    if fused:
-        prefixes = {module.rpartition(".")[0] for module in fused}
-        of_experts = {
-            module: adapters.pop(module)
-            for module in list(adapters)
-            if module.rpartition(".")[0] in prefixes
-        }
-        for experts, stacked in stack_experts(of_experts, ("gate_up_proj", "down_proj")).items():
-            adapters |= fuse_experts(experts, stacked)
+    if any(module.endswith(".gate_up_proj") for module in adapters):
+        adapters = fuse_trained_experts(adapters)
     return write_adapters(adapters)
 
 

@@ -5,34 +5,60 @@ another order, a handler's ``row_order`` says which: for each of Hugging Face's 
 trained.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 
-
-def in_hf_order(b: Tensor, order: Tensor | None) -> Tensor:
-    """Order the rows of a B as Hugging Face does.
-
-    Args:
-        b: ``[out, rank]``, as trained.
-        order: int64 ``[out]``; ``None`` where both are the same.
-
-    Returns:
-        ``[out, rank]``.
-    """
-    return b if order is None else b[order]
+from .protocol import ModelSupportHandler
+from .vllm_lora import Adapter
 
 
-def in_trained_order(b: Tensor, order: Tensor | None) -> Tensor:
-    """Order the rows of a B as training does: undo :func:`in_hf_order`.
+def in_hf_order(
+    adapters: Mapping[str, Adapter], handler: ModelSupportHandler, adapter_config: Mapping[str, Any]
+) -> dict[str, Adapter]:
+    """Order the rows of every B as Hugging Face does.
 
     Args:
-        b: ``[out, rank]``, as Hugging Face has it.
-        order: int64 ``[out]``; ``None`` where both are the same.
+        adapters: Adapters by module, as trained.
+        handler: The handler of their family.
+        adapter_config: The adapter's config, with the base model's numbers of heads.
 
     Returns:
-        ``[out, rank]``.
+        Adapters by module.
+
+    Raises:
+        AdapterFormatError: The rows of a module are not those of such a module.
     """
-    return b if order is None else b[order.argsort()]
+    ordered = {}
+    for module, (a, b) in adapters.items():
+        order = handler.row_order(module, b.shape[0], adapter_config=adapter_config)
+        ordered[module] = Adapter(a, b if order is None else b[order])
+    return ordered
+
+
+def in_trained_order(
+    adapters: Mapping[str, Adapter], handler: ModelSupportHandler, adapter_config: Mapping[str, Any]
+) -> dict[str, Adapter]:
+    """Order the rows of every B as training does: undo :func:`in_hf_order`.
+
+    Args:
+        adapters: Adapters by module, in Hugging Face's order.
+        handler: The handler of their family.
+        adapter_config: The adapter's config, with the base model's numbers of heads.
+
+    Returns:
+        Adapters by module.
+
+    Raises:
+        AdapterFormatError: The rows of a module are not those of such a module.
+    """
+    ordered = {}
+    for module, (a, b) in adapters.items():
+        order = handler.row_order(module, b.shape[0], adapter_config=adapter_config)
+        ordered[module] = Adapter(a, b if order is None else b[order.argsort()])
+    return ordered
 
 
 def gates_beside_queries(rows: int, heads: int, groups: int) -> Tensor:

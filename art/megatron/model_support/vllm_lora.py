@@ -232,6 +232,55 @@ def fuse_experts(experts: str, stacked: Mapping[str, Adapter]) -> dict[str, Adap
     }
 
 
+def fuse_trained_experts(adapters: Mapping[str, Adapter]) -> dict[str, Adapter]:
+    """Fuse all experts of an adapter whose gate and up were trained as one.
+
+    Args:
+        adapters: Adapters by module, with ``gate_up_proj`` and ``down_proj`` of every expert.
+
+    Returns:
+        Adapters by module, those of other modules as they were.
+
+    Raises:
+        AdapterFormatError: Experts are fused already, or one or a projection is missing, unknown
+            or of another shape.
+    """
+    fused = next(filter(is_fused, adapters), None)
+    if fused is not None:
+        raise AdapterFormatError(f"training keeps experts one by one, but {fused} is fused")
+    others = {module: adapter for module, adapter in adapters.items() if not is_expert(module)}
+    for experts, stacked in stack_experts(adapters, ("gate_up_proj", "down_proj")).items():
+        others |= fuse_experts(experts, stacked)
+    return others
+
+
+def unfuse_served_experts(
+    adapters: Mapping[str, Adapter], rank: int, *, family: str
+) -> dict[str, Adapter]:
+    """Take all experts of an adapter apart: the inverse of :func:`fuse_trained_experts`.
+
+    Args:
+        adapters: Adapters by module, experts fused.
+        rank: The adapter's rank.
+        family: The family's key, for the error's message.
+
+    Returns:
+        Adapters by module, with ``gate_up_proj`` and ``down_proj`` of every expert.
+
+    Raises:
+        AdapterFormatError: An expert is by itself, or shapes do not fit together.
+    """
+    single = next((name for name in adapters if is_expert(name) and not is_fused(name)), None)
+    if single is not None:
+        raise AdapterFormatError(
+            f"vLLM keeps the experts of {family} fused, but {single} is a single one"
+        )
+    others = {module: adapter for module, adapter in adapters.items() if not is_expert(module)}
+    for experts, stacked in unfuse_experts(adapters, rank).items():
+        others |= unstack_experts(experts, stacked)
+    return others
+
+
 def split_gate_up(stacked: Mapping[str, Adapter]) -> dict[str, Adapter]:
     """Give gate and up each an adapter of its own, with the A that they shared.
 

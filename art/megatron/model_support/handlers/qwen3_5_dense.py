@@ -178,12 +178,10 @@ class Qwen35DenseHandler(FamilyHandler):
         Raises:
             AdapterFormatError: The config lacks a number of heads, or ``q_proj`` does not fit.
         """
-        renamed = {}
-        for module, (a, b) in adapters.items():
-            order = self.row_order(module, b.shape[0], adapter_config=adapter_config)
-            name = _replace_prefix(module, _TRAINED_PREFIX, _VLLM_PREFIX)
-            renamed[name] = Adapter(a, in_hf_order(b, order))
-        return renamed
+        return {
+            _replace_prefix(module, _TRAINED_PREFIX, _VLLM_PREFIX): adapter
+            for module, adapter in in_hf_order(adapters, self, adapter_config).items()
+        }
 
     def rename_from_vllm(
         self, adapters: Mapping[str, Adapter], adapter_config: Mapping[str, Any]
@@ -200,12 +198,11 @@ class Qwen35DenseHandler(FamilyHandler):
         Raises:
             AdapterFormatError: As :meth:`rename_to_vllm`.
         """
-        renamed = {}
-        for module, (a, b) in adapters.items():
-            order = self.row_order(module, b.shape[0], adapter_config=adapter_config)
-            name = _replace_prefix(module, _VLLM_PREFIX, _TRAINED_PREFIX)
-            renamed[name] = Adapter(a, in_trained_order(b, order))
-        return renamed
+        renamed = {
+            _replace_prefix(module, _VLLM_PREFIX, _TRAINED_PREFIX): adapter
+            for module, adapter in adapters.items()
+        }
+        return in_trained_order(renamed, self, adapter_config)
 
 
 def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:

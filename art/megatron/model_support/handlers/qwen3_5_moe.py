@@ -11,20 +11,16 @@ from megatron.core.models.gpt import GPTModel
 from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
-from art.errors import AdapterFormatError, ConfigurationError
+from art.errors import ConfigurationError
 from art.megatron.model_support.lora_targets import collect_lora_targets
 from art.megatron.model_support.registry import QWEN3_5_MOE_SPEC
 from art.megatron.model_support.spec import LoraTarget
 from art.megatron.model_support.vllm_lora import (
-    fuse_experts,
-    is_expert,
-    is_fused,
+    fuse_trained_experts,
     rank_of,
     read_adapters,
-    stack_experts,
     target_modules_of,
-    unfuse_experts,
-    unstack_experts,
+    unfuse_served_experts,
     write_adapters,
 )
 from art.megatron.models.architecture import Architecture
@@ -34,8 +30,6 @@ from art.megatron.weights.experts import routed_experts, shared_expert
 from art.megatron.weights.mapping import Parameter
 
 from .qwen3_5_dense import Qwen35DenseHandler
-
-_PROJECTIONS = ("gate_up_proj", "down_proj")
 
 
 class Qwen35MoeHandler(Qwen35DenseHandler):
@@ -93,13 +87,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
         Raises:
             AdapterFormatError: A tensor has a name, rank or shape that does not fit.
         """
-        trained = read_adapters(tensors, adapter_config)
-        fused = next(filter(is_fused, trained), None)
-        if fused is not None:
-            raise AdapterFormatError(f"training keeps experts one by one, but {fused} is fused")
-        adapters = {name: adapter for name, adapter in trained.items() if not is_expert(name)}
-        for experts, stacked in stack_experts(trained, _PROJECTIONS).items():
-            adapters |= fuse_experts(experts, stacked)
+        adapters = fuse_trained_experts(read_adapters(tensors, adapter_config))
         config = {**adapter_config, "target_modules": target_modules_of(adapters)}
         return write_adapters(self.rename_to_vllm(adapters, adapter_config)), config
 
@@ -118,17 +106,9 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
         Raises:
             AdapterFormatError: A tensor has a name, rank or shape that does not fit.
         """
-        served = read_adapters(tensors, adapter_config)
-        single = next((name for name in served if is_expert(name) and not is_fused(name)), None)
-        if single is not None:
-            raise AdapterFormatError(
-                f"vLLM keeps the experts of {self.key} fused, but {single} is a single one"
-            )
-        served = self.rename_from_vllm(served, adapter_config)
-        adapters = {name: adapter for name, adapter in served.items() if not is_expert(name)}
-        for experts, stacked in unfuse_experts(served, rank_of(adapter_config)).items():
-            adapters |= unstack_experts(experts, stacked)
-        return write_adapters(adapters)
+        served = self.rename_from_vllm(read_adapters(tensors, adapter_config), adapter_config)
+        rank = rank_of(adapter_config)
+        return write_adapters(unfuse_served_experts(served, rank, family=self.key))
 
 
 QWEN3_5_MOE_HANDLER = Qwen35MoeHandler()
