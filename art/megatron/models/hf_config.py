@@ -9,29 +9,27 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from art.errors import ConfigurationError
 
-# What does not change a forward pass over text: names, the tokenizer's ids, options of
-# generation and of transformers' own outputs and training.
+# What does not change a forward pass over text: names, options of generation and of
+# transformers' own outputs and training, notes for other programs.
 _WITHOUT_EFFECT = (
-    "_name_or_path",
     "architectures",
     "auto_map",
-    "bos_token_id",
     "chunk_size_feed_forward",
     "dtype",
-    "eos_token_id",
     "id2label",
     "initializer_range",
+    "is_llama_config",
     "label2id",
     "max_window_layers",
     "model_type",
     "output_attentions",
     "output_hidden_states",
     "output_router_logits",
-    "pad_token_id",
     "problem_type",
     "return_dict",
     "router_aux_loss_coef",
     "torch_dtype",
+    "transformers.js_config",
     "transformers_version",
     "use_cache",
 )
@@ -133,6 +131,10 @@ class ConfigFields:
     def pass_over_the_common(self) -> None:
         """Pass over what every config of transformers has, and what has no effect here."""
         self.without_effect(*_WITHOUT_EFFECT)
+        # The tokenizer's ids, and what transformers notes for itself, such as _name_or_path.
+        for name in list(self._fields):
+            if name.startswith("_") or name.endswith("_token_id"):
+                self.without_effect(name)
         self.require("is_encoder_decoder", False, optional=True)
 
     def setdefault(self, name: str, value: object) -> object:
@@ -160,8 +162,7 @@ class ConfigFields:
         tied = self.value("tie_word_embeddings")
         if text.setdefault("tie_word_embeddings", tied) != tied:
             raise self.unsupported("tie_word_embeddings", "text_config says otherwise", tied)
-        self.without_effect("vision_config")
-        self.without_effect(*(name for name in self._fields if name.endswith("_token_id")))
+        self.without_effect("vision_config", "language_model_only")
         self.finish()
         return text
 

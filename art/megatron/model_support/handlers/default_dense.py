@@ -45,6 +45,8 @@ class DefaultDenseHandler(FamilyHandler):
         fields.require("mlp_bias", False, optional=True)
         # Llama's own way to split its matrix products, of no effect at 1.
         fields.require("pretraining_tp", 1, optional=True)
+        # Of SmolLM2: whether neighbours are rotated, not halves.
+        fields.require("rope_interleaved", False, optional=True)
         return finish(fields, transformer)
 
     def weight_mapping(self, architecture: Architecture) -> WeightMapping:

@@ -213,6 +213,10 @@ def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
     fields.require("attention_bias", False)
     fields.require("attn_output_gate", True, optional=True)
     fields.require("mamba_ssm_dtype", "float32", optional=True)
+    fields.require("mlp_only_layers", [], optional=True)
+    if "output_gate_type" in fields:
+        # Of gated delta nets; two names for one function.
+        fields.choice("output_gate_type", ("silu", "swish"))
     key_heads = fields.integer("linear_num_key_heads")
     value_heads = fields.integer("linear_num_value_heads")
     if value_heads % key_heads:

@@ -50,8 +50,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
 
     def read_mlp(self, fields: ConfigFields) -> dict[str, Any]:
         """Read the fields about experts. See :class:`Qwen35DenseHandler`."""
-        # Every layer routes; published configs list no exceptions, and name no size for any.
-        fields.require("mlp_only_layers", [], optional=True)
+        # Every layer routes, so that a dense one's size means nothing.
         fields.require("norm_topk_prob", True, optional=True)
         fields.without_effect("intermediate_size")
         return read_experts(fields, normalized=True) | {

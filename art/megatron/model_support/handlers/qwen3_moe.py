@@ -69,6 +69,10 @@ class Qwen3MoeHandler(FamilyHandler):
         }
         refuse_sliding_window(fields, layers)
         fields.require("attention_bias", False)
+        # Qwen3-Coder says so again, in the words of Qwen2.
+        fields.require("qkv_bias", False, optional=True)
+        fields.require("use_qk_norm", True, optional=True)
+        fields.require("shared_expert_intermediate_size", 0, optional=True)
         return finish(fields, transformer)
 
     def weight_mapping(self, architecture: Architecture) -> WeightMapping:

@@ -1,0 +1,68 @@
+"""Handlers read the configs of the models that the registry lists, every field of them."""
+
+import pytest
+
+from art.errors import ConfigurationError
+from art.megatron.model_support import (
+    DEFAULT_DENSE_SPEC,
+    get_model_support_handler_for_spec,
+    get_model_support_spec,
+)
+
+from .published_configs import PUBLISHED
+from .tiny_models import FAMILIES
+
+
+def handler_of(name: str):
+    spec = get_model_support_spec(name, allow_unvalidated_arch=True)
+    assert spec.key == PUBLISHED[name][0]
+    return get_model_support_handler_for_spec(spec)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_is_read(name) -> None:
+    config = PUBLISHED[name][1]
+    text = config.get("text_config", config)
+    architecture = handler_of(name).read_config(config)
+    transformer = architecture.transformer
+    assert architecture.vocab_size == text["vocab_size"]
+    assert architecture.max_sequence_length == text["max_position_embeddings"]
+    assert architecture.tied_embeddings is config["tie_word_embeddings"]
+    assert transformer["num_layers"] == text["num_hidden_layers"]
+    assert transformer["num_query_groups"] == text["num_key_value_heads"]
+    head_dim = text.get("head_dim") or text["hidden_size"] // text["num_attention_heads"]
+    assert transformer["kv_channels"] == head_dim
+    rope = text.get("rope_parameters", text)
+    assert architecture.rope.theta == rope["rope_theta"]
+    assert architecture.rope.rotated == head_dim * rope.get("partial_rotary_factor", 1)
+
+
+def test_every_family_has_a_published_config() -> None:
+    assert {family for family, _ in PUBLISHED.values()} == set(FAMILIES)
+
+
+def test_the_default_takes_what_is_not_registered() -> None:
+    spec = get_model_support_spec("Qwen/Qwen2.5-7B", allow_unvalidated_arch=True)
+    assert spec is DEFAULT_DENSE_SPEC
+
+
+# Fields of theirs that say that there is nothing of something: any other value is refused.
+SWITCHES = [
+    ("HuggingFaceTB/SmolLM2-135M-Instruct", "rope_interleaved", True),
+    ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "qkv_bias", True),
+    ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "use_qk_norm", False),
+    ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "shared_expert_intermediate_size", 64),
+    ("Qwen/Qwen3.6-27B", "output_gate_type", "sigmoid"),
+    ("Qwen/Qwen3.6-27B", "mlp_only_layers", [1]),
+]
+
+
+@pytest.mark.parametrize(("name", "field", "value"), SWITCHES)
+def test_what_a_published_config_rules_out_is_refused(name, field, value) -> None:
+    config = dict(PUBLISHED[name][1])
+    if "text_config" in config:
+        config["text_config"] = config["text_config"] | {field: value}
+    else:
+        config[field] = value
+    with pytest.raises(ConfigurationError, match=field):
+        handler_of(name).read_config(config)
