@@ -6,6 +6,7 @@ https://microsoft.github.io/language-server-protocol/specifications/lsp/3.17/spe
 import json
 import subprocess
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,8 @@ from typing import Any
 
 # One answer takes milliseconds; only a server that hangs reaches this.
 TIMEOUT_SECONDS = 60
+# ContentModified and ServerCancelled of the language server protocol, 3.17.
+SERVER_WAS_BUSY = (-32801, -32802)
 
 
 class LanguageServer:
@@ -107,6 +110,17 @@ class LanguageServer:
         return self._request(method, textDocument={"uri": uri}, position=position)
 
     def _request(self, method: str, **params: Any) -> Any:
+        """Send a request, again where the server was still reading files, as editors do."""
+        for _ in range(20):
+            message = self._ask(method, **params)
+            if message.get("error", {}).get("code") not in SERVER_WAS_BUSY:
+                break
+            time.sleep(0.1)
+        if "error" in message:
+            raise RuntimeError(f"{method}: {message['error']}")
+        return message["result"]
+
+    def _ask(self, method: str, **params: Any) -> dict[str, Any]:
         """Send a request and serve the server's own until the answer comes."""
         self._last_id += 1
         self._send({"id": self._last_id, "method": method, "params": params})
@@ -119,9 +133,7 @@ class LanguageServer:
                     if "id" in message:
                         self._send({"id": message["id"], "result": self._answer(message)})
                 elif message["id"] == self._last_id:
-                    if "error" in message:
-                        raise RuntimeError(f"{method}: {message['error']}")
-                    return message["result"]
+                    return message
         finally:
             watchdog.cancel()
 
