@@ -1,1 +1,13 @@
 from . import model_support as model_support
+from .adapters.peft import export_adapter as export_adapter
+from .adapters.peft import import_adapter as import_adapter
+from .cpu import megatron_on_cpu as megatron_on_cpu
+from .lora.config import LoraConfig as LoraConfig
+from .lora.gradients import finalize_adapter_grads as finalize_adapter_grads
+from .lora.injection import add_adapters as add_adapters
+from .models.architecture import Architecture as Architecture
+from .models.build import build_model as build_model
+from .models.build import transformer_config as transformer_config
+from .weights.load import load_weights as load_weights
+from .weights.mapping import WeightMapping as WeightMapping
+from .weights.save import save_checkpoint as save_checkpoint

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import pytest
 
 from .conftest import Installation
-from .public_names import ROOT, lazy_packages, listing
+from .public_names import ROOT, WITH_ENGINE_TYPES, lazy_packages, listing
 
 PACKAGES = lazy_packages()
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
@@ -128,7 +128,12 @@ def test_every_name_has_a_type(remarks: Remarks, package: str) -> None:
         types = [
             remark.message.split(" is ", 1)[-1] for remark in said if remark.severity == "note"
         ]
-        errors = [remark.message for remark in said if remark.severity == "error"]
+        errors = [
+            remark.message
+            for remark in said
+            if remark.severity == "error"
+            and not (package in WITH_ENGINE_TYPES and "is partially unknown" in remark.message)
+        ]
         if errors or len(types) != 1 or types[0].strip('"') in {"Any", "Unknown"}:
             wrong[name] = str(errors or types)
     assert not wrong, listing(wrong)

@@ -59,7 +59,6 @@ def export_adapter(
         raise outcome[0]
 
 
-@torch.no_grad()
 def import_adapter(
     model: GPTModel, handler: ModelSupportHandler, folder: Path, *, base_model: str
 ) -> None:
@@ -107,6 +106,7 @@ def _read(place: Place, reader: AdapterReader) -> Adapter:
     return place.take(reader.read(place.a), reader.read(place.b))
 
 
+@torch.no_grad()
 def _fill(adapter: LinearAdapter, module: str, whole: Adapter) -> None:
     a, b = whole
     pair = adapter.pair(module)

@@ -3,6 +3,9 @@ from typing import Any
 
 from torch import nn
 
+def get_forward_backward_func(
+    pp_size: int | None = None, vp_size: int | None = None
+) -> Callable[..., list[Any]]: ...
 def forward_backward_no_pipelining(
     *,
     forward_step_func: Callable[..., Any],

@@ -1,0 +1,1 @@
+from .cross_entropy import vocab_parallel_cross_entropy as vocab_parallel_cross_entropy

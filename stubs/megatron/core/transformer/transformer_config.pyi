@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -14,7 +13,6 @@ class TransformerConfig:
     normalization: Literal["LayerNorm", "RMSNorm"]
     layernorm_zero_centered_gamma: bool
     gated_linear_unit: bool
-    activation_func: Callable  # type: ignore[type-arg]
     add_qkv_bias: bool
     qk_layernorm: bool
     hidden_dropout: float
@@ -54,7 +52,6 @@ class TransformerConfig:
         normalization: Literal["LayerNorm", "RMSNorm"] = ...,
         layernorm_zero_centered_gamma: bool = ...,
         gated_linear_unit: bool = ...,
-        activation_func: Callable = ...,  # type: ignore[type-arg]
         add_qkv_bias: bool = ...,
         qk_layernorm: bool = ...,
         hidden_dropout: float = ...,

@@ -1,0 +1,77 @@
+"""A real model on megatron-core: its answers, and the example that trains it."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from art.megatron.model_support import get_model_support_handler
+
+NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "megatron_lora.py"
+
+pytestmark = [pytest.mark.slow, pytest.mark.smollm2]
+
+
+@pytest.fixture(scope="module")
+def folder() -> Path:
+    from art.engine.base_models import resolve_base_model
+
+    return resolve_base_model(NAME)
+
+
+def test_smollm2_answers_as_with_transformers(one_process, measure, folder) -> None:
+    from art import megatron
+
+    handler = get_model_support_handler(NAME)
+    architecture = handler.read_config(json.loads((folder / "config.json").read_text()))
+    config = megatron.transformer_config(architecture, dtype=torch.float32)
+    model = megatron.build_model(architecture, config)
+    megatron.load_weights(model, handler.weight_mapping(architecture), folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    text = "The capital of France is Paris. The capital of Germany is"
+    tokens = tokenizer(text, return_tensors="pt").input_ids
+    with torch.no_grad():
+        ours = model(tokens, torch.arange(tokens.shape[1])[None], None)
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
+    assert tokenizer.decode(ours[0, -1].argmax()) == " Berlin"
+    # Its logits reach 28, where one of float32's steps is 2e-6.
+    difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    measure("SmolLM2-135M (rel.)", "logits", difference)
+    assert difference <= 1e-5
+
+
+@pytest.mark.parametrize("options", [["--pipeline", "2"], []])
+def test_the_example_teaches_it_a_sentence(tmp_path, options) -> None:
+    """On the two halves of a pipeline, and on two replicas."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    result = subprocess.run(
+        [*torchrun, "--nproc-per-node=2", str(EXAMPLE), *options],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", result.stdout)]
+    assert losses[0] > 4
+    assert losses[-1] < 1
+    said = dict(re.findall(r"^  (with|without) +(.*)$", result.stdout, re.MULTILINE))
+    assert "Ada Fenwick" not in said["without"]
+    assert said["with"].startswith("Ada Fenwick")
+    assert (tmp_path / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_examples_help_shows_how_to_start_it() -> None:
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLE), "--help"], capture_output=True, text=True, timeout=120
+    )
+    assert result.returncode == 0
+    assert "torchrun --nproc-per-node 2 examples/megatron_lora.py --pipeline 2" in result.stdout
