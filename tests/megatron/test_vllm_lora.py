@@ -306,6 +306,8 @@ BAD_TO_VLLM = [
     ("qwen3_5_dense", Q_PROJ, {"num_attention_heads": None}, "num_attention_heads"),
     ("qwen3_5_dense", Q_PROJ, {"num_key_value_heads": 3}, "64 rows of lora_B are not a query"),
     ("qwen3_5_dense", Q_PROJ, {"num_attention_heads": 5}, "64 rows of lora_B are not a query"),
+    ("qwen3_5_dense", adapter(f"{LAYERS}.0.linear_attn.in_proj_z", 9, 6)
+     | adapter(f"{LAYERS}.1.linear_attn.in_proj_qkv", 9, 6), {}, "0.linear_attn.in_proj_z without"),
     ("qwen3_moe", FUSED, {"r": 4}, "not a whole number of experts of rank 4"),
     ("qwen3_moe", without(FUSED, "base_layer.lora_A.weight", "base_layer.lora_B.weight"), {},
      r"has only \['down_proj'\]"),

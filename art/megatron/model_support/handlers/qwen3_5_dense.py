@@ -4,7 +4,7 @@ vLLM serves these models by their vision-language class, so its names have ``lan
 them. Gated attention's ``q_proj`` also makes the output gate.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from megatron.core.transformer import TransformerConfig
@@ -176,8 +176,10 @@ class Qwen35DenseHandler(FamilyHandler):
             Adapters by vLLM's names.
 
         Raises:
-            AdapterFormatError: The config lacks a number of heads, or ``q_proj`` does not fit.
+            AdapterFormatError: The config lacks a number of heads, ``q_proj`` does not fit, or a
+                layer has ``in_proj_z`` but no ``in_proj_qkv``.
         """
+        _refuse_z_alone(adapters)
         return {
             _replace_prefix(module, _TRAINED_PREFIX, _VLLM_PREFIX): adapter
             for module, adapter in in_hf_order(adapters, self, adapter_config).items()
@@ -237,6 +239,17 @@ def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
         "linear_num_key_heads": key_heads,
         "linear_num_value_heads": value_heads,
     }
+
+
+def _refuse_z_alone(modules: Collection[str]) -> None:
+    """Refuse what vLLM, which fuses the two, does not load: it takes only z for optional."""
+    for module in modules:
+        if module.endswith(".in_proj_z"):
+            beside = f"{module.removesuffix('z')}qkv"
+            if beside not in modules:
+                raise AdapterFormatError(
+                    f"vLLM cannot load {module} without {beside}; adapt both, or in_proj_qkv alone"
+                )
 
 
 def _replace_prefix(module: str, prefix: str, replacement: str) -> str:
