@@ -1,10 +1,17 @@
 # Everything starts from a bare clone: the targets below make the environments that they need.
 #   .venv          the client, the embedded engine, megatron-core (Linux), the tools
 #   .venv-tinker   the client alone: no torch, no megatron (what a `[tinker]` install has)
+#   .vllm          vLLM's source and what its import asks for: for one test, in no environment
 PYTHON ?= python3
-INSTALL := -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
+INSTALL := -m pip install $(PIP_OPTIONS)
 PY := .venv/bin/python
 LIGHT := .venv-tinker/bin/python
+VLLM := $(if $(filter Linux,$(shell uname)),.vllm/.ready)
+# What vLLM imports on the way to its loader of adapters, and .venv has not.
+VLLM_IMPORTS := aiohappyeyeballs aiohttp aiosignal apache-tvm-ffi cachetools cbor2 \
+	compressed-tensors frozenlist llguidance loguru msgspec multidict oss-harmony \
+	partial-json-parser prometheus-client propcache py-cpuinfo pybase64 pyzmq uvloop xgrammar yarl
 export PYTHONUNBUFFERED := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -27,7 +34,7 @@ test-light: .venv-tinker/.ready
 
 # One thread each: two workers with torch's own threads would fight over two cores.
 test-full: export OMP_NUM_THREADS := 1
-test-full: .venv/.ready .venv-tinker/.ready
+test-full: .venv/.ready .venv-tinker/.ready $(VLLM)
 	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile --durations=15
 
 # Every public name that is installed is loaded at once: with all engines, and with none.
@@ -51,7 +58,7 @@ format: .venv/.ready
 	$(PY) -m ruff format .
 
 clean:
-	rm -rf .venv .venv-tinker build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tinker .vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python .venv-tinker/bin/python:
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -71,4 +78,18 @@ clean:
 	@echo "Installing the client alone into .venv-tinker ..."
 	$(LIGHT) $(INSTALL) --editable '.[tinker]' \
 		pytest pytest-asyncio pytest-xdist hypothesis cloudpickle types-PyYAML types-tqdm
+	@touch $@
+
+# Not installed: its wheel is 336 MB, most of it kernels, and asks for another torch. Of its build, pip runs
+# only what says which version the source is.
+.vllm/.ready: constraints.txt | .venv/.ready
+	@echo "Bringing vLLM's source into .vllm (a minute) ..."
+	rm -rf .vllm
+	$(PY) $(INSTALL) --target .vllm/build setuptools setuptools-rust setuptools-scm
+	PYTHONPATH="$(CURDIR)/.vllm/build" VLLM_TARGET_DEVICE=empty VLLM_SKIP_VERSION_SUFFIX=1 $(PY) -m pip download \
+		$(PIP_OPTIONS) --no-deps --no-binary vllm --no-build-isolation --dest .vllm/build vllm
+	tar -xzf .vllm/build/vllm-*.tar.gz -C .vllm/build
+	mv .vllm/build/vllm-*/vllm .vllm/vllm
+	rm -r .vllm/build
+	$(PY) $(INSTALL) --no-deps --target .vllm $(VLLM_IMPORTS)
 	@touch $@
