@@ -1,0 +1,126 @@
+"""Adapters for vLLM, as vLLM's own published code loads them.
+
+``.vllm`` holds the source of the release that ``constraints.txt`` pins, without its kernels. For
+each family it builds the class that serves it, on the CPU, and runs what a server runs:
+``WorkerLoRAManager.add_adapter``, which reads the config, checks the names against the model's
+modules, loads, packs and stacks the tensors, and activates them.
+
+What the wrapped layers then hold, B times A, is compared with how the weights of the same model
+differ when it loads a checkpoint that PEFT merged the adapter into. vLLM's loader of weights so
+says which rows of its fused layers are whose. Nothing is generated: that needs the kernels. Nor
+is anything sharded, and of vLLM's requirements torch and transformers are those of this
+environment, not those that the release asks for.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from .vllm_cases import SERVED, write_case
+from .vllm_faults import FAULTS
+
+VLLM = Path(__file__).parents[2] / ".vllm"
+WORKER = Path(__file__).with_name("vllm_worker.py")
+
+
+@pytest.fixture(scope="module")
+def loaded(one_process, tmp_path_factory) -> Path:
+    """A folder for each case, with what vLLM made of every adapter."""
+    if not (VLLM / "vllm").is_dir():
+        pytest.skip("vLLM's source is not in .vllm; `make .vllm/.ready` brings it")
+    root = tmp_path_factory.mktemp("vllm") / "cases"
+    for case in SERVED:
+        (root / case).mkdir(parents=True)
+        write_case(case, root / case)
+    environment = os.environ | {
+        "PYTHONPATH": str(VLLM),
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_LOGGING_LEVEL": "ERROR",
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_CACHE_ROOT": str(root.with_name("cache")),
+        "VLLM_PLUGINS": "",
+        "HF_HUB_OFFLINE": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "OMP_NUM_THREADS": "1",
+    }
+    run = subprocess.run(
+        [sys.executable, "-P", str(WORKER), str(root)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+    )
+    assert run.returncode == 0, run.stdout[-8000:]
+    return root
+
+
+def _refusal(folder: Path, adapter: str) -> str:
+    """What vLLM said against an adapter."""
+    return json.loads((folder / "errors.json").read_text()).get(adapter, "")
+
+
+def _differing(folder: Path, adapter: str) -> set[str]:
+    """The weights that an adapter changes otherwise than PEFT does."""
+    wanted, found = (load_file(folder / f"{name}.safetensors") for name in ("wanted", adapter))
+    none = torch.zeros(())
+    return {
+        name
+        for name in wanted.keys() | found.keys()
+        if not _close(found.get(name, none), wanted.get(name, none))
+    }
+
+
+def _close(found: Tensor, wanted: Tensor) -> bool:
+    # Where float32 rounds what was merged, it is 1e-8 off.
+    return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("written", ["served", "exported"])
+@pytest.mark.parametrize("case", SERVED)
+def test_vllm_adds_what_peft_merges(loaded, case, written) -> None:
+    assert not _refusal(loaded / case, written)
+    assert _differing(loaded / case, written) == set()
+    for wanted in load_file(loaded / case / "wanted.safetensors").values():
+        assert wanted.abs().max() > 0.01
+
+
+@pytest.mark.parametrize("case", SERVED)
+def test_each_kind_of_module_can_be_adapted_without_the_others(loaded, case) -> None:
+    """An adapter of one adds its rows of a fused layer; together they add all."""
+    wanted = load_file(loaded / case / "wanted.safetensors")
+    covered = {name: torch.zeros(weight.shape[:-1], dtype=bool) for name, weight in wanted.items()}
+    for adapter in sorted((loaded / case / "adapters").glob("part-*")):
+        assert not _refusal(loaded / case, adapter.name), adapter.name
+        for name, found in load_file(loaded / case / f"{adapter.name}.safetensors").items():
+            rows = found.any(-1)
+            assert _close(found[rows], wanted[name][rows]), (adapter.name, name)
+            covered[name] |= rows
+    assert all(rows.all() for rows in covered.values())
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_what_is_written_wrongly_is_found(loaded, name) -> None:
+    fault = FAULTS[name]
+    folder = loaded / fault.case
+    if fault.refusal:
+        assert re.search(fault.refusal, _refusal(folder, name))
+        return
+    assert not _refusal(folder, name)
+    differing = _differing(folder, name)
+    assert all(weight.endswith(fault.weights) for weight in differing)
+    for kind in fault.weights:
+        assert any(weight.endswith(kind) for weight in differing)
+
+
+def test_experts_that_peft_fuses_have_to_be_taken_apart_for_qwen3(loaded) -> None:
+    assert "fused 3D MoE weights" in _refusal(loaded / "qwen3_moe", "peft")
+    assert _differing(loaded / "qwen3_5_moe", "peft") == set()
