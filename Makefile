@@ -80,14 +80,15 @@ clean:
 		pytest pytest-asyncio pytest-xdist hypothesis cloudpickle types-PyYAML types-tqdm
 	@touch $@
 
-# Not installed: its wheel is 336 MB, most of it kernels, and asks for another torch. Of its build, pip runs
-# only what says which version the source is.
+# Not installed: its wheel is 336 MB, most of it kernels, and asks for another torch. Of its build,
+# pip runs only what says which version the source is.
 .vllm/.ready: constraints.txt | .venv/.ready
 	@echo "Bringing vLLM's source into .vllm (a minute) ..."
 	rm -rf .vllm
 	$(PY) $(INSTALL) --target .vllm/build setuptools setuptools-rust setuptools-scm
-	PYTHONPATH="$(CURDIR)/.vllm/build" VLLM_TARGET_DEVICE=empty VLLM_SKIP_VERSION_SUFFIX=1 $(PY) -m pip download \
-		$(PIP_OPTIONS) --no-deps --no-binary vllm --no-build-isolation --dest .vllm/build vllm
+	PYTHONPATH="$(CURDIR)/.vllm/build" VLLM_TARGET_DEVICE=empty VLLM_SKIP_VERSION_SUFFIX=1 \
+		$(PY) -m pip download $(PIP_OPTIONS) --no-deps --no-binary vllm --no-build-isolation \
+		--dest .vllm/build vllm
 	tar -xzf .vllm/build/vllm-*.tar.gz -C .vllm/build
 	mv .vllm/build/vllm-*/vllm .vllm/vllm
 	rm -r .vllm/build
