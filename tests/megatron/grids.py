@@ -118,5 +118,11 @@ REFUSED = {
         {"moe_intermediate_size": 21},
         r"moe_intermediate_size=21 .* expert tensor parallelism is 2",
     ),
+    "biases of experts": Refusal(
+        "gpt_oss",
+        Grid(tensor=2, expert_tensor=2, sequence=True),
+        {},
+        r"expert tensor parallelism is 2, but experts with biases",
+    ),
     "no experts": Refusal("qwen3_dense", Grid(expert=2), {}, r"is 2, but .* no routed experts"),
 }

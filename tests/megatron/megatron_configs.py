@@ -2,6 +2,12 @@
 
 import torch
 
+
+def quick_gelu(x: torch.Tensor) -> torch.Tensor:
+    """The sigmoid's approximation of GELU, as megatron's and OpenAI's code have it."""
+    return x * torch.sigmoid(1.702 * x)
+
+
 # RMSNorm, SwiGLU, four heads of which two share a key.
 TINY: dict[str, object] = {
     "num_layers": 2,
@@ -35,6 +41,18 @@ QWEN3_5: dict[str, object] = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 4,
 }
+GPT_OSS: dict[str, object] = {
+    "num_moe_experts": 4,
+    "moe_router_topk": 2,
+    "moe_ffn_hidden_size": 16,
+    "add_bias_linear": True,
+    "activation_func": quick_gelu,
+    "activation_func_clamp_value": 7.0,
+    "glu_linear_offset": 1.0,
+    "softmax_type": "learnable",
+    "window_size": (127, 0),
+    "window_attn_skip_freq": 2,
+}
 # The config of each family, as its published models have it, at a size that builds in a moment.
 OF_FAMILY: dict[str, dict[str, object]] = {
     "default_dense": {"add_qkv_bias": True},
@@ -43,4 +61,5 @@ OF_FAMILY: dict[str, dict[str, object]] = {
     "qwen3_moe": QWEN3_MOE,
     "qwen3_5_dense": QWEN3_5,
     "qwen3_5_moe": QWEN3_MOE | QWEN3_5 | {"moe_shared_expert_intermediate_size": 24},
+    "gpt_oss": GPT_OSS,
 }

@@ -245,6 +245,47 @@ _QWEN3_6_35B: dict[str, Any] = _QWEN3_6_27B | {
     },
     "vision_config": _QWEN3_5_VISION | {"model_type": "qwen3_5_moe", "out_hidden_size": 2048},
 }
+# But for quantization_config, which the copies in bfloat16 lack.
+_GPT_OSS_20B: dict[str, Any] = {
+    "architectures": ["GptOssForCausalLM"],
+    "attention_bias": True,
+    "attention_dropout": 0.0,
+    "eos_token_id": 200002,
+    "experts_per_token": 4,
+    "head_dim": 64,
+    "hidden_act": "silu",
+    "hidden_size": 2880,
+    "initial_context_length": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 2880,
+    "layer_types": ["sliding_attention", "full_attention"] * 12,
+    "max_position_embeddings": 131072,
+    "model_type": "gpt_oss",
+    "num_attention_heads": 64,
+    "num_experts_per_tok": 4,
+    "num_hidden_layers": 24,
+    "num_key_value_heads": 8,
+    "num_local_experts": 32,
+    "output_router_logits": False,
+    "pad_token_id": 199999,
+    "rms_norm_eps": 1e-05,
+    "rope_scaling": {
+        "beta_fast": 32.0,
+        "beta_slow": 1.0,
+        "factor": 32.0,
+        "original_max_position_embeddings": 4096,
+        "rope_type": "yarn",
+        "truncate": False,
+    },
+    "rope_theta": 150000,
+    "router_aux_loss_coef": 0.9,
+    "sliding_window": 128,
+    "swiglu_limit": 7.0,
+    "tie_word_embeddings": False,
+    "transformers_version": "4.57.0",
+    "use_cache": True,
+    "vocab_size": 201088,
+}
 
 PUBLISHED = {
     "Qwen/Qwen2.5-7B": ("default_dense", _QWEN2_5_7B),
@@ -254,4 +295,5 @@ PUBLISHED = {
     "Qwen/Qwen3-Coder-30B-A3B-Instruct": ("qwen3_moe", _QWEN3_CODER_30B),
     "Qwen/Qwen3.6-27B": ("qwen3_5_dense", _QWEN3_6_27B),
     "Qwen/Qwen3.6-35B-A3B": ("qwen3_5_moe", _QWEN3_6_35B),
+    "openai/gpt-oss-20b": ("gpt_oss", _GPT_OSS_20B),
 }

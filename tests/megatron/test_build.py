@@ -177,3 +177,21 @@ def test_a_vision_language_config_has_to_agree_with_itself() -> None:
     config = hf_config("qwen3_5_dense_vision").to_dict() | {"tie_word_embeddings": True}
     with pytest.raises(ConfigurationError, match="tie_word_embeddings=True"):
         handlers.QWEN3_5_DENSE_HANDLER.read_config(config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("attention_bias", False, "only True"),
+        ("swiglu_alpha", 1.5, "only 1.702"),
+        ("swiglu_limit", -1.0, "not negative"),
+        ("sliding_window", None, "positive whole number"),
+        ("layer_types", ["sliding_attention", "chunked_attention"], "for each of 2 layers"),
+        ("num_experts_per_tok", 1, "its router learn nothing"),
+        ("experts_per_token", 2, "only 3"),
+    ],
+)
+def test_what_gpt_oss_does_not_have_is_named(field, value, message) -> None:
+    config = hf_config("gpt_oss").to_dict() | {field: value}
+    with pytest.raises(ConfigurationError, match=f"config's {field}.*{message}"):
+        handlers.GPT_OSS_HANDLER.read_config(config)

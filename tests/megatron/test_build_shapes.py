@@ -5,6 +5,8 @@ import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen3_5MoeForCausalLM,
@@ -88,6 +90,15 @@ def gated_delta_net(draw, layers: int) -> dict[str, object]:
     }
 
 
+@st.composite
+def sliding_window(draw, layers: int) -> dict[str, object]:
+    kinds = st.sampled_from(["sliding_attention", "full_attention"])
+    return {
+        "layer_types": draw(st.lists(kinds, min_size=layers, max_size=layers)),
+        "sliding_window": draw(st.integers(1, 20)),
+    }
+
+
 @pytest.fixture(scope="module")
 def assert_same_logits(tmp_path_factory):
     from art.megatron.models.build import build_model, transformer_config
@@ -141,3 +152,22 @@ def test_qwen3_5_moe(assert_same_logits, data, sizes, routed, seed) -> None:
     )
     length = data.draw(st.sampled_from([1, 7, 63, 64, 65]))
     assert_same_logits("qwen3_5_moe", Qwen3_5MoeForCausalLM(config), length)
+
+
+@SHAPES
+@given(data=st.data(), sizes=attention(), routed=experts(), rope=rotation())
+def test_gpt_oss(assert_same_logits, data, sizes, routed, rope) -> None:
+    torch.manual_seed(data.draw(st.integers(0, 999)))
+    sizes |= data.draw(sliding_window(sizes["num_hidden_layers"]))
+    config = GptOssConfig(
+        **sizes | {"intermediate_size": routed["moe_intermediate_size"]},
+        num_local_experts=routed["num_experts"],
+        num_experts_per_tok=routed["num_experts_per_tok"],
+        swiglu_limit=data.draw(st.sampled_from([0.0, 0.1, 0.5, 7.0])),
+        rope_parameters=rope,
+    )
+    model = GptOssForCausalLM(config)
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):  # transformers starts most of them as zeros
+            torch.nn.init.normal_(parameter, std=0.2)
+    assert_same_logits("gpt_oss", model, data.draw(st.integers(1, 40)))

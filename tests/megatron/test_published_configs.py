@@ -46,6 +46,15 @@ def test_the_default_takes_what_is_not_registered() -> None:
     assert spec is DEFAULT_DENSE_SPEC
 
 
+def test_copies_of_gpt_oss_may_be_unsloths_but_not_quantised() -> None:
+    handler, config = handler_of("openai/gpt-oss-20b"), PUBLISHED["openai/gpt-oss-20b"][1]
+    copy = config | {"unsloth_fixed": True, "pad_token_id": 200017, "torch_dtype": "bfloat16"}
+    assert handler.read_config(copy) == handler.read_config(config)
+    quantised = config | {"quantization_config": {"quant_method": "mxfp4"}}
+    with pytest.raises(ConfigurationError, match=r"gpt-oss-20b-BF16.*dequantize=True"):
+        handler.read_config(quantised)
+
+
 # Fields of theirs that say that there is nothing of something: any other value is refused.
 SWITCHES = [
     ("HuggingFaceTB/SmolLM2-135M-Instruct", "rope_interleaved", True),

@@ -14,6 +14,8 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
     Qwen3_5MoeForCausalLM,
@@ -211,6 +213,23 @@ def test_qwen3_5_moe_serves_the_fused_experts_of_peft() -> None:
     assert served_config["target_modules"] == ["experts"]
 
 
+def test_gpt_oss_serves_the_fused_experts_of_peft() -> None:
+    """Training has an expert's gates, then its ups; PEFT and vLLM have each gate beside its up."""
+    tensors, deltas = fused_peft_model(GptOssForCausalLM, GptOssConfig)
+    config = {"r": RANK, "target_modules": ["o_proj", "experts"]}
+    trained = handler("gpt_oss").from_vllm_lora_tensors(tensors, adapter_config=config)
+    assert len(deltas) == 2 * TINY["num_hidden_layers"]
+    for (name, parameter), delta in deltas.items():
+        experts, projection = name.removesuffix(".base_layer"), parameter.rpartition(".")[2]
+        for number, of_expert in enumerate(delta.transpose(1, 2)):
+            if projection == "gate_up_proj":
+                of_expert = torch.cat([of_expert[0::2], of_expert[1::2]])
+            ours = product(trained, f"{experts}.{number}.{projection}")
+            torch.testing.assert_close(ours, of_expert)
+    served, _ = handler("gpt_oss").to_vllm_lora_tensors(trained, adapter_config=config)
+    assert_same(served, tensors)
+
+
 def test_qwen3_5_names_are_those_of_the_class_that_vllm_serves() -> None:
     text = Qwen3_5TextConfig(**TINY, full_attention_interval=2)
     with torch.device("meta"):
@@ -327,6 +346,8 @@ BAD_TO_VLLM = [
     ("qwen3_5_moe", {
         **adapter(f"{EXPERTS}.0.gate_up_proj", 7, 6), **adapter(f"{EXPERTS}.0.down_proj", 6, 4),
     }, {}, r"are not \[E, R, H"),
+    ("gpt_oss", FUSED, {}, "training keeps experts one by one"),
+    ("gpt_oss", adapter(f"{EXPERTS}.0.gate_up_proj", 7, 6), {}, "7 rows .* not as many gates"),
 ]  # fmt: skip
 
 
@@ -346,6 +367,7 @@ BAD_FROM_VLLM = [
     ("qwen3_5_moe", without(SERVED_FUSED, "experts.lora_A.weight"), "lora_B but no lora_A"),
     ("qwen3_5_moe", without(SERVED_FUSED, "experts.lora_A.weight", "experts.lora_B.weight"),
      r"has only \['gate_up_proj'\]"),
+    ("gpt_oss", adapter(f"{EXPERTS}.0.up_proj", 4, 6), "of gpt_oss fused"),
 ]  # fmt: skip
 
 

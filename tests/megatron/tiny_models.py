@@ -5,6 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 from transformers import (
+    GptOssConfig,
+    GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     MistralConfig,
@@ -117,6 +119,16 @@ QWEN3_5 = {
     "linear_num_key_heads": 2,
     "linear_num_value_heads": 6,
 }
+# Of two layers the first has a window. The limit clamps one gate in eight, and more of the ups.
+# With a larger theta YaRN's ramp has no pair of dimensions on it, and truncating it no effect.
+GPT_OSS = {
+    "head_dim": 14,
+    "num_local_experts": 6,
+    "num_experts_per_tok": 3,
+    "sliding_window": 7,
+    "swiglu_limit": 0.5,
+    "rope_parameters": YARN_ROPE | {"rope_theta": 100.0, "beta_slow": 1.0, "truncate": False},
+}
 VISION = {
     "depth": 1,
     "hidden_size": 32,
@@ -177,6 +189,14 @@ CASES = {
         QWEN3_5 | QWEN3_MOE | {"head_dim": 20, "shared_expert_intermediate_size": 28},
         parameters=FUSED_EXPERTS,
     ),
+    "gpt_oss": Case(
+        "gpt_oss",
+        GptOssForCausalLM,
+        GptOssConfig,
+        GPT_OSS,
+        parameters=FUSED_EXPERTS,
+        biased_experts=True,
+    ),
 }
 FAMILIES = tuple(dict.fromkeys(case.family for case in CASES.values()))
 # The configs that each handler takes.
@@ -187,6 +207,7 @@ MODEL_TYPES = {
     "qwen3_moe": ("qwen3_moe",),
     "qwen3_5_dense": ("qwen3_5_text", "qwen3_5"),
     "qwen3_5_moe": ("qwen3_5_moe_text", "qwen3_5_moe"),
+    "gpt_oss": ("gpt_oss",),
 }
 
 
@@ -201,8 +222,9 @@ def hf_model(name: str) -> PreTrainedModel:
     """transformers' model of a case. Its weights are the same each time."""
     torch.manual_seed(0)
     model = CASES[name].model_class(hf_config(name)).eval()
-    for parameter in model.parameters():
-        if parameter.ndim == 1:  # norms and biases, which start as ones and zeros
+    for path, parameter in model.named_parameters():
+        # Norms and biases, which start as ones and zeros; of stacked experts biases are matrices.
+        if parameter.ndim == 1 or path.endswith("_bias"):
             parameter.data += 0.2 * torch.randn_like(parameter)
     return model
 

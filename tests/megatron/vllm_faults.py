@@ -67,6 +67,10 @@ def _up_first(b: Tensor) -> Tensor:
     return b.roll(b.shape[0] // 2, 0)
 
 
+def _gates_before_ups(b: Tensor) -> Tensor:
+    return b.unflatten(0, (-1, 2)).transpose(0, 1).flatten(0, 1)
+
+
 def _next_expert(written: Written) -> dict[str, Tensor]:
     experts = hf_config("qwen3_moe").num_experts
     served = {}
@@ -101,5 +105,6 @@ FAULTS = {
         "qwen3_5_moe", _gate_and_up(_expert_by_expert), weights=("w13_weight",)
     ),
     "up-before-gate": Fault("qwen3_5_moe", _gate_and_up(_up_first), weights=("w13_weight",)),
+    "gates-before-ups": Fault("gpt_oss", _gate_and_up(_gates_before_ups), weights=("w13_weight",)),
     "next-expert": Fault("qwen3_moe", _next_expert, weights=("w13_weight", "w2_weight")),
 }

@@ -5,6 +5,8 @@ from .protocol import ModelSupportHandler as ModelSupportHandler
 from .protocol import NativeVllmLoraStatus as NativeVllmLoraStatus
 from .protocol import RolloutWeightsMode as RolloutWeightsMode
 from .registry import DEFAULT_DENSE_SPEC as DEFAULT_DENSE_SPEC
+from .registry import GPT_OSS_MODELS as GPT_OSS_MODELS
+from .registry import GPT_OSS_SPEC as GPT_OSS_SPEC
 from .registry import LLAMA3_DENSE_MODELS as LLAMA3_DENSE_MODELS
 from .registry import LLAMA3_DENSE_SPEC as LLAMA3_DENSE_SPEC
 from .registry import PROBE_ONLY_MODEL_SUPPORT_SPECS as PROBE_ONLY_MODEL_SUPPORT_SPECS

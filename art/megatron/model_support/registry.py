@@ -143,12 +143,30 @@ QWEN3_5_MOE_SPEC = ModelSupportSpec(
     dependency_floor=_QWEN3_5_FLOOR,
 )
 
+GPT_OSS_SPEC = ModelSupportSpec(
+    handler=HandlerMeta(
+        key="gpt_oss",
+        handler_name="GPT_OSS_HANDLER",
+        is_moe=True,
+        native_vllm_lora_status="validated",
+    ),
+    model_names=(
+        "openai/gpt-oss-20b",
+        "openai/gpt-oss-120b",
+        # The same in bfloat16: OpenAI's files are quantised, which the handler refuses.
+        "unsloth/gpt-oss-20b-BF16",
+        "unsloth/gpt-oss-120b-BF16",
+    ),
+    default_target_modules=(*_ATTENTION, "experts"),
+)
+
 VALIDATED_MODEL_SUPPORT_SPECS = (
     LLAMA3_DENSE_SPEC,
     QWEN3_MOE_SPEC,
     QWEN3_DENSE_SPEC,
     QWEN3_5_MOE_SPEC,
     QWEN3_5_DENSE_SPEC,
+    GPT_OSS_SPEC,
 )
 PROBE_ONLY_MODEL_SUPPORT_SPECS: tuple[ModelSupportSpec, ...] = ()
 
@@ -158,6 +176,7 @@ QWEN3_MOE_MODELS = frozenset(QWEN3_MOE_SPEC.model_names)
 QWEN3_5_DENSE_MODELS = frozenset(QWEN3_5_DENSE_SPEC.model_names)
 QWEN3_5_MOE_MODELS = frozenset(QWEN3_5_MOE_SPEC.model_names)
 QWEN3_5_MODELS = QWEN3_5_DENSE_MODELS | QWEN3_5_MOE_MODELS
+GPT_OSS_MODELS = frozenset(GPT_OSS_SPEC.model_names)
 
 _SPEC_OF_MODEL = {
     model_name: spec for spec in VALIDATED_MODEL_SUPPORT_SPECS for model_name in spec.model_names

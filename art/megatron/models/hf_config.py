@@ -31,6 +31,7 @@ _WITHOUT_EFFECT = (
     "torch_dtype",
     "transformers.js_config",
     "transformers_version",
+    "unsloth_fixed",
     "use_cache",
 )
 

@@ -9,6 +9,8 @@ from art import errors
 from art.megatron import model_support
 from art.megatron.model_support import (
     DEFAULT_DENSE_SPEC,
+    GPT_OSS_MODELS,
+    GPT_OSS_SPEC,
     LLAMA3_DENSE_MODELS,
     LLAMA3_DENSE_SPEC,
     PROBE_ONLY_MODEL_SUPPORT_SPECS,
@@ -37,7 +39,8 @@ from art.megatron.model_support import (
     native_vllm_lora_status_for_model,
 )
 
-DENSE = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
+DENSE = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 GATED_DELTA_NET = ["in_proj_qkv", "in_proj_z", "out_proj"]
 
 # What each family answers, as a table apart from the registry: one published model of each,
@@ -49,6 +52,7 @@ ANSWERS = {
     "Qwen/Qwen3-30B-A3B-Instruct-2507": ("qwen3_moe", [*DENSE, "experts"], True),
     "Qwen/Qwen3.5-27B": ("qwen3_5_dense", [*DENSE, *GATED_DELTA_NET], False),
     "Qwen/Qwen3.5-35B-A3B": ("qwen3_5_moe", [*DENSE, *GATED_DELTA_NET, "experts"], True),
+    "openai/gpt-oss-20b": ("gpt_oss", [*ATTENTION, "experts"], True),
 }
 
 # The models that openpipe-art 0.5.18 registers: code that names them must go on working.
@@ -122,6 +126,7 @@ def test_model_sets_are_those_of_the_specs() -> None:
         "qwen3_moe": QWEN3_MOE_MODELS,
         "qwen3_5_dense": QWEN3_5_DENSE_MODELS,
         "qwen3_5_moe": QWEN3_5_MOE_MODELS,
+        "gpt_oss": GPT_OSS_MODELS,
     }
     assert {spec.key: frozenset(spec.model_names) for spec in list_model_support_specs()} == sets
     assert QWEN3_5_MODELS == QWEN3_5_DENSE_MODELS | QWEN3_5_MOE_MODELS
@@ -137,6 +142,7 @@ def test_list_of_specs_is_the_callers_own_list() -> None:
         QWEN3_MOE_SPEC,
         QWEN3_5_DENSE_SPEC,
         QWEN3_5_MOE_SPEC,
+        GPT_OSS_SPEC,
     }
     assert PROBE_ONLY_MODEL_SUPPORT_SPECS == ()
 

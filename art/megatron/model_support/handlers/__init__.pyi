@@ -1,5 +1,7 @@
 from .default_dense import DEFAULT_DENSE_HANDLER as DEFAULT_DENSE_HANDLER
 from .default_dense import DefaultDenseHandler as DefaultDenseHandler
+from .gpt_oss import GPT_OSS_HANDLER as GPT_OSS_HANDLER
+from .gpt_oss import GptOssHandler as GptOssHandler
 from .llama3_dense import LLAMA3_DENSE_HANDLER as LLAMA3_DENSE_HANDLER
 from .llama3_dense import Llama3DenseHandler as Llama3DenseHandler
 from .qwen3_5_dense import QWEN3_5_DENSE_HANDLER as QWEN3_5_DENSE_HANDLER

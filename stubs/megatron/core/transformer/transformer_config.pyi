@@ -9,10 +9,13 @@ class TransformerConfig:
     num_attention_heads: int
     num_query_groups: int | None
     softmax_scale: float | None
+    softmax_type: Literal["vanilla", "off-by-one", "learnable"]
     kv_channels: int | None
     normalization: Literal["LayerNorm", "RMSNorm"]
     layernorm_zero_centered_gamma: bool
     gated_linear_unit: bool
+    glu_linear_offset: float
+    add_bias_linear: bool
     add_qkv_bias: bool
     qk_layernorm: bool
     hidden_dropout: float
@@ -48,10 +51,13 @@ class TransformerConfig:
         num_attention_heads: int = ...,
         num_query_groups: int | None = ...,
         softmax_scale: float | None = ...,
+        softmax_type: Literal["vanilla", "off-by-one", "learnable"] = ...,
         kv_channels: int | None = ...,
         normalization: Literal["LayerNorm", "RMSNorm"] = ...,
         layernorm_zero_centered_gamma: bool = ...,
         gated_linear_unit: bool = ...,
+        glu_linear_offset: float = ...,
+        add_bias_linear: bool = ...,
         add_qkv_bias: bool = ...,
         qk_layernorm: bool = ...,
         hidden_dropout: float = ...,
