@@ -173,6 +173,19 @@ def test_fields_of_the_published_qwen3_5_configs_are_known() -> None:
         handler.read_config(config | {"linear_num_value_heads": 5})
 
 
+def test_the_copy_of_a_field_that_older_transformers_keep_is_passed_over(monkeypatch) -> None:
+    """Before 5.20 they leave `partial_rotary_factor` beside `rope_parameters`, and go by the one
+    inside: the one outside is a default, and need not be the same."""
+    config, handler = hf_config("qwen3_5_dense"), handlers.QWEN3_5_DENSE_HANDLER
+    expected = handler.read_config(config)
+    to_dict = type(config).to_dict
+    monkeypatch.setattr(
+        type(config), "to_dict", lambda self: to_dict(self) | {"partial_rotary_factor": 0.25}
+    )
+    assert handler.read_config(config) == expected
+    assert expected.rope.rotated == 10  # half of a head, as rope_parameters says
+
+
 def test_a_vision_language_config_has_to_agree_with_itself() -> None:
     config = hf_config("qwen3_5_dense_vision").to_dict() | {"tie_word_embeddings": True}
     with pytest.raises(ConfigurationError, match="tie_word_embeddings=True"):

@@ -69,6 +69,8 @@ class Qwen35DenseHandler(FamilyHandler):
         transformer = read_attention(fields)
         transformer |= _read_gated_attention(fields, transformer["num_layers"])
         transformer |= self.read_mlp(fields)
+        # rope_parameters has it; transformers before 5.20 keeps a copy, which it does not go by.
+        fields.without_effect("partial_rotary_factor")
         return finish(fields, transformer, partial_rotary=True, tensor_prefix=prefix)
 
     def read_mlp(self, fields: ConfigFields) -> dict[str, Any]:
