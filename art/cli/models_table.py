@@ -14,7 +14,7 @@ from art.megatron.model_support.registry import list_model_support_specs
 from art.megatron.model_support.spec import ModelSupportSpec
 
 _ENGINE = "megatron-core"
-_HEADER = ("FAMILY", "MOE", "VLLM LORA", "FLOORS", "ENGINE", "MODELS")
+_HEADER = ("FAMILY", "MOE", "VLLM LORA", "ENGINE", "MODELS")
 _GAP = "  "
 # A narrower terminal wraps lines by itself; in a wider one the eye loses its place.
 _WIDTHS = (80, 100)
@@ -91,11 +91,15 @@ def _row(spec: ModelSupportSpec, engine: str | None) -> tuple[str, ...]:
         spec.key,
         "yes" if spec.is_moe else "no",
         spec.native_vllm_lora_status,
-        # A commit is shown as git shortens it.
-        " ".join(f"{entry.distribution}>={entry.floor[:10]}" for entry in floors) or "none",
         "yes" if engine and all(entry.status != "below" for entry in floors) else "no",
         str(len(spec.model_names)),
     )
+
+
+def _floors(spec: ModelSupportSpec) -> list[str]:
+    entries = installed_floors(spec.dependency_floor)
+    # A commit is shown as git shortens it.
+    return [f"{entry.distribution}>={entry.floor[:10]}" for entry in entries] or ["none"]
 
 
 def _width() -> int:
@@ -118,6 +122,7 @@ def _lay_out(
         yield line
         yield from _wrap("models", spec.model_names, width, in_one_line=not every_model)
         yield from _wrap("target modules", spec.default_target_modules, width)
+        yield from _wrap("floors", _floors(spec), width)
 
 
 def _wrap(

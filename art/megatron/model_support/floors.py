@@ -13,6 +13,7 @@ _DISTRIBUTIONS = {
     "transformers": "transformers",
     "vllm": "vllm",
     "megatron_bridge": "megatron-bridge",
+    "megatron_core": "megatron-core",
 }
 
 

@@ -20,12 +20,22 @@ _MLP = ("gate_proj", "up_proj", "down_proj")
 _DENSE = (*_ATTENTION, *_MLP)
 _GATED_DELTA_NET = ("in_proj_qkv", "in_proj_z", "out_proj")
 
-# The first commit of Megatron-Bridge with the Qwen3.5 layers.
-_QWEN3_5_FLOOR = DependencyFloor(megatron_bridge="e049cc00c24d03e2ae45d2608c7a44e2d2364e3d")
+# Each floor is the first release that has what the family takes from it:
+#   megatron-core 0.16.0  gated delta nets and output gates, which every handler imports or checks
+#   transformers 5.0.0    `rope_parameters`, which every config is read by
+#   transformers 5.6.0    Qwen3.5, with the tensor names that checkpoints have had since: 5.2 to 5.5
+#                         write others
+#   vLLM 0.8.4            Qwen3
+#   vLLM 0.11.1           adapters of routed experts
+#   vLLM 0.19.0           adapters of Qwen3.5, with which 0.17 and 0.18 fail as they start
+_MEGATRON_CORE = "0.16.0"
+_DENSE_FLOOR = DependencyFloor(transformers="5.0.0", megatron_core=_MEGATRON_CORE)
+_QWEN3_5_FLOOR = DependencyFloor(transformers="5.6.0", vllm="0.19.0", megatron_core=_MEGATRON_CORE)
 
 DEFAULT_DENSE_SPEC = ModelSupportSpec(
     handler=HandlerMeta(key="default_dense", handler_name="DEFAULT_DENSE_HANDLER"),
     default_target_modules=_DENSE,
+    dependency_floor=_DENSE_FLOOR,
 )
 
 LLAMA3_DENSE_SPEC = ModelSupportSpec(
@@ -58,6 +68,7 @@ LLAMA3_DENSE_SPEC = ModelSupportSpec(
         "HuggingFaceTB/SmolLM2-1.7B-Instruct",
     ),
     default_target_modules=_DENSE,
+    dependency_floor=_DENSE_FLOOR,
 )
 
 QWEN3_DENSE_SPEC = ModelSupportSpec(
@@ -84,6 +95,9 @@ QWEN3_DENSE_SPEC = ModelSupportSpec(
         "Qwen/Qwen3-32B-Base",
     ),
     default_target_modules=_DENSE,
+    dependency_floor=DependencyFloor(
+        transformers="5.0.0", vllm="0.8.4", megatron_core=_MEGATRON_CORE
+    ),
 )
 
 QWEN3_MOE_SPEC = ModelSupportSpec(
@@ -105,6 +119,9 @@ QWEN3_MOE_SPEC = ModelSupportSpec(
         "Qwen/Qwen3-Coder-480B-A35B-Instruct",
     ),
     default_target_modules=(*_DENSE, "experts"),
+    dependency_floor=DependencyFloor(
+        transformers="5.0.0", vllm="0.11.1", megatron_core=_MEGATRON_CORE
+    ),
 )
 
 QWEN3_5_DENSE_SPEC = ModelSupportSpec(

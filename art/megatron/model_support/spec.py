@@ -59,10 +59,12 @@ class DependencyFloor(Record):
     Args:
         transformers: Version of transformers.
         vllm: Version of vLLM.
-        megatron_bridge: Version, or full commit, of Megatron-Bridge.
+        megatron_bridge: Version, or full commit, of Megatron-Bridge. art's own handlers do not use
+            it, so art's own families have no such floor.
+        megatron_core: Version of megatron-core.
     """
 
-    __slots__ = ("transformers", "vllm", "megatron_bridge")
+    __slots__ = ("transformers", "vllm", "megatron_bridge", "megatron_core")
 
     def __init__(
         self,
@@ -70,10 +72,12 @@ class DependencyFloor(Record):
         transformers: str | None = None,
         vllm: str | None = None,
         megatron_bridge: str | None = None,
+        megatron_core: str | None = None,
     ) -> None:
         self.transformers: Final = transformers
         self.vllm: Final = vllm
         self.megatron_bridge: Final = megatron_bridge
+        self.megatron_core: Final = megatron_core
 
 
 class HandlerMeta(Record):

@@ -43,14 +43,14 @@ def test_the_table_has_every_family_and_fits(art: Run) -> None:
     result = art("models")
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["FAMILY", "MOE", "VLLM", "LORA", "FLOORS", "ENGINE", "MODELS"]
+    assert lines[0].split() == ["FAMILY", "MOE", "VLLM", "LORA", "ENGINE", "MODELS"]
     rows = {line.split()[0]: line.split() for line in lines[1:] if line and line[0] != " "}
     for spec in VALIDATED_MODEL_SUPPORT_SPECS:
         row = rows[spec.key]
         assert row[1] == ("yes" if spec.is_moe else "no")
         assert row[2] == spec.native_vllm_lora_status
         assert row[-1] == str(len(spec.model_names))
-        assert row[4] == ("yes" if find_spec("megatron") else "no")
+        assert row[3] == ("yes" if find_spec("megatron") else "no")
     assert max(map(len, lines)) <= 100
 
 
@@ -75,6 +75,9 @@ def test_every_model_and_target_module_is_there_at_any_width(art: Run, columns: 
     for spec in VALIDATED_MODEL_SUPPORT_SPECS:
         assert set(spec.model_names) <= set(words)
         assert set(spec.default_target_modules) <= set(words)
+        floor = spec.dependency_floor
+        assert {f"transformers>={floor.transformers}"} <= set(words)
+        assert {f"megatron-core>={floor.megatron_core}"} <= set(words)
     assert max(map(len, result.stdout.splitlines())) <= min(int(columns), 100)
 
 
@@ -90,7 +93,8 @@ def test_json_says_what_the_registry_says(art: Run) -> None:
         assert family["native_vllm_lora_status"] == spec.native_vllm_lora_status
         assert family["source"] == "art"
         floors = {floor["distribution"]: floor["floor"] for floor in family["floors"]}
-        assert floors.get("megatron-bridge") == spec.dependency_floor.megatron_bridge
+        for field in spec.dependency_floor.__slots__:
+            assert floors.get(field.replace("_", "-")) == getattr(spec.dependency_floor, field)
     assert document["left_out"] == []
 
 
