@@ -48,6 +48,10 @@ _MODULES_OF_EXTRA = {
 }
 
 
+# The package whose names are held to the versions that they need before they are loaded.
+_HANDLERS = "art.megatron.model_support.handlers"
+
+
 def attach(
     package_name: str,
 ) -> "tuple[Callable[[str], object], Callable[[], list[str]], list[str]]":
@@ -63,9 +67,10 @@ def attach(
         ImportError: The stub is missing, or the package's loader cannot read it.
 
     The returned ``__getattr__`` raises ``AttributeError`` for a name that the stub does not list,
-    :class:`art.errors.MissingExtraError` where a name needs an engine that is not installed, and
-    ``ImportError`` with its cause where the module behind a name cannot be loaded. A submodule
-    that names come from is an attribute too, as it is in a package that is not lazy.
+    :class:`art.errors.MissingExtraError` where a name needs an engine that is not installed,
+    :class:`art.errors.DependencyFloorError` where a handler needs a newer one, and ``ImportError``
+    with its cause where the module behind a name cannot be loaded. A submodule that names come
+    from is an attribute too, as it is in a package that is not lazy.
 
     With ``ART_EAGER_IMPORT=1`` in the environment the package loads every name at once.
     """
@@ -131,6 +136,11 @@ def read_stub(package: "ModuleType") -> dict[str, str]:
 def _load(package_name: str, module: str, name: str) -> object:
     import lazy_loader
 
+    if package_name == _HANDLERS:
+        # Before the import, which may fail deep inside of an engine that is too old.
+        from art.megatron.model_support.floors import require_floors_of
+
+        require_floors_of(module)
     # One name at a time, since lazy_loader has a switch of its own: with EAGER_IMPORT set, for
     # the sake of another library, it would load every engine, and fail at the first absent one.
     # It loads the name, and keeps it in the package so that `__getattr__` is not called again.

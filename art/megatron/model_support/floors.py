@@ -3,8 +3,11 @@
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
 
+from art._lazy import read_stub
 from art.errors import DependencyFloorError
 
+from . import handlers
+from .registry import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS
 from .spec import DependencyFloor, ModelSupportSpec, Record
 
 FloorStatus = Literal["satisfied", "below", "absent", "unknown"]
@@ -77,15 +80,41 @@ def require_floors(spec: ModelSupportSpec, *, source: str) -> None:
         source: The distribution that the family comes from.
 
     Raises:
+        DependencyFloorError: An installed version is too low. The message names all that are.
+    """
+    below = [
+        (f"{entry.distribution}>={entry.floor}", entry.installed)
+        for entry in installed_floors(spec.dependency_floor)
+        if entry.status == "below"
+    ]
+    if not below:
+        return
+    needed = ", and ".join(f"{wanted}, but {found} is installed" for wanted, found in below)
+    # With its extra, so that pip keeps to what else art needs of the same engine.
+    targets = ["art-rl[megatron]"] if source == "art" else []
+    targets += [wanted for wanted, _ in below]
+    quoted = " ".join(f'"{target}"' for target in targets)
+    raise DependencyFloorError(
+        f"the family {spec.key!r} of {source} needs {needed}. Upgrade with: pip install {quoted}"
+    )
+
+
+def require_floors_of(module: str) -> None:
+    """Refuse art's own families whose handlers a module holds, as :func:`require_floors` does.
+
+    The lazy layer asks this before it loads the module: an engine that is too old would otherwise
+    fail somewhere inside of that import, or later.
+
+    Args:
+        module: A module of ``handlers``, such as ``"qwen3_dense"``.
+
+    Raises:
         DependencyFloorError: An installed version is too low.
     """
-    for entry in installed_floors(spec.dependency_floor):
-        if entry.status == "below":
-            raise DependencyFloorError(
-                f"the family {spec.key!r} of {source} needs {entry.distribution}>={entry.floor}, "
-                f"but {entry.installed} is installed. Upgrade it with: "
-                f'pip install "{entry.distribution}>={entry.floor}"'
-            )
+    module_of = read_stub(handlers)
+    for spec in (DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS):
+        if module_of.get(spec.handler.handler_name) == module:
+            require_floors(spec, source="art")
 
 
 def installed_version(distribution: str) -> str | None:

@@ -18,7 +18,11 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Final, get_args
 
-from art.errors import ModelSupportPluginError, ModelSupportPluginWarning
+from art.errors import (
+    DependencyFloorError,
+    ModelSupportPluginError,
+    ModelSupportPluginWarning,
+)
 
 from .protocol import ModelSupportHandler, NativeVllmLoraStatus, RolloutWeightsMode
 from .registry import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS
@@ -120,6 +124,7 @@ def load_plugin_handler(spec: ModelSupportSpec) -> ModelSupportHandler:
 
     Raises:
         MissingExtraError: torch or megatron is not installed.
+        DependencyFloorError: A handler of art's that it builds on needs a newer engine.
         ModelSupportPluginError: The module cannot be imported, or has no such handler.
     """
     from art._lazy import explain_missing
@@ -129,6 +134,8 @@ def load_plugin_handler(spec: ModelSupportSpec) -> ModelSupportHandler:
     module, _, name = address.partition(":")
     try:
         handler: object = getattr(import_module(module), name)
+    except DependencyFloorError:
+        raise
     except Exception as error:
         if isinstance(error, ModuleNotFoundError):
             explained = explain_missing(error, f"art.megatron ({address} of {source})")

@@ -245,6 +245,8 @@ def get_model_support_handler(
     Raises:
         UnsupportedModelArchitectureError: As :func:`get_model_support_spec`.
         MissingExtraError: The extra ``megatron`` is not installed.
+        DependencyFloorError: An engine's installed version is below the family's floor.
+        ModelSupportPluginError: The plug-in's handler cannot be loaded, or is none.
     """
     spec = get_model_support_spec(base_model, allow_unvalidated_arch=allow_unvalidated_arch)
     return get_model_support_handler_for_spec(spec)

@@ -26,11 +26,19 @@ class Site:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def install(self, name: str, files: dict[str, str], entry_points: dict[str, str]) -> None:
+    def install(
+        self,
+        name: str,
+        files: dict[str, str],
+        entry_points: dict[str, str],
+        *,
+        version: str = "1.0",
+    ) -> None:
         """Unpack a distribution whose files and entry points are given."""
-        info = self.folder / f"{name.replace('-', '_')}-1.0.dist-info"
+        info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
-        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+        metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+        (info / "METADATA").write_text(metadata)
         lines = [f"{key} = {address}" for key, address in entry_points.items()]
         (info / "entry_points.txt").write_text("\n".join(["[art.model_support]", *lines]))
         for path, text in files.items():

@@ -238,7 +238,7 @@ def test_a_version_below_the_floor_is_refused_by_name(site: Site) -> None:
     assert "DependencyFloorError" not in site.python(LOAD)
     printed = site.python(LOAD.replace("acme/one", "acme/two"))
     assert printed.startswith("DependencyFloorError the family 'next_dense' of next-art 1.0 needs")
-    assert 'vllm>=1.1, but 1.0 is installed. Upgrade it with: pip install "vllm>=1.1"' in printed
+    assert 'vllm>=1.1, but 1.0 is installed. Upgrade with: pip install "vllm>=1.1"' in printed
 
 
 def _listing() -> str:

@@ -2,7 +2,7 @@
 
 from megatron.core.transformer import TransformerConfig
 
-from art.megatron.model_support.handlers.default_dense import DefaultDenseHandler
+from art.megatron.model_support.handlers import DefaultDenseHandler
 
 from .spec import QWEN2_5_DENSE_SPEC
 
