@@ -1,0 +1,154 @@
+"""Weights are converted in pieces: no second copy of the model is ever in memory.
+
+Each measurement is a process of its own, with a checkpoint of a few hundred megabytes, most of
+them experts.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
+
+ROOT = Path(__file__).parents[2]
+MEGABYTE = 10**6
+MAX_FILE_BYTES = 50 * MEGABYTE
+# What Python, torch and gloo themselves take on the way.
+SPARE = 8 * MEGABYTE
+LAYOUTS = ("one by one", "stacked")
+SIZES = {
+    "num_hidden_layers": 6,
+    "hidden_size": 512,
+    "intermediate_size": 512,
+    "moe_intermediate_size": 384,
+    "num_experts": 32,
+    "num_experts_per_tok": 4,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 2,
+    "head_dim": 64,
+    "vocab_size": 16_000,
+    "max_position_embeddings": 64,
+}
+
+
+class Added(NamedTuple):
+    """What each step added to a process's memory at its peak, and the sizes beside it; in bytes."""
+
+    model: int
+    load: int
+    save: int
+    checkpoint: int
+    largest_tensor: int
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory) -> dict[str, Path]:
+    """One model in bfloat16: experts one by one in three files, and stacked in one."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        model = Qwen3MoeForCausalLM(Qwen3MoeConfig(**SIZES))
+    finally:
+        torch.set_default_dtype(default)
+    paths = {layout: folder / layout for layout in LAYOUTS}
+    model.save_pretrained(paths["one by one"], max_shard_size="100MB")
+    model.config.save_pretrained(paths["stacked"])
+    save_file(dict(model.state_dict()), paths["stacked"] / "model.safetensors")
+    return paths
+
+
+@pytest.fixture(scope="module")
+def measured(checkpoints, tmp_path_factory) -> Callable[[str], Added]:
+    """Load and save a layout's checkpoint, once each."""
+    known: dict[str, Added] = {}
+
+    def of(layout: str) -> Added:
+        if layout not in known:
+            known[layout] = measure(checkpoints[layout], tmp_path_factory.mktemp("measured"))
+        return known[layout]
+
+    return of
+
+
+def measure(source: Path, folder: Path) -> Added:
+    arguments = ["qwen3_moe", source, folder / "out", MAX_FILE_BYTES, folder / "measured.json"]
+    # Else glibc keeps freed memory for later, up to as much again, by the order of frees. What is
+    # to be measured is what art has in use.
+    python(
+        "-m", "tests.megatron.memory_worker", *map(str, arguments), MALLOC_MMAP_THRESHOLD_="65536"
+    )
+    sizes = [size for path in source.glob("*.safetensors") for size in tensor_sizes(path)]
+    added = json.loads((folder / "measured.json").read_text())
+    return Added(**added, checkpoint=sum(sizes), largest_tensor=max(sizes))
+
+
+def tensor_sizes(path: Path) -> list[int]:
+    """Read the header of a safetensors file: how many bytes each tensor has."""
+    with path.open("rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header.pop("__metadata__", None)
+    return [stop - start for start, stop in (entry["data_offsets"] for entry in header.values())]
+
+
+def python(*arguments: str, **environment: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_loading_takes_next_to_nothing_besides_the_model(measured, layout) -> None:
+    added = measured(layout)
+    assert added.checkpoint > 250 * MEGABYTE
+    assert added.model == pytest.approx(added.checkpoint, rel=0.05)
+    assert added.load < added.checkpoint / 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_saving_takes_one_file_and_one_tensor_besides_the_model(measured, layout) -> None:
+    """The tensor is there as the ranks send it, and as it is put together."""
+    added = measured(layout)
+    assert added.save < MAX_FILE_BYTES + 2 * added.largest_tensor + SPARE
+    assert added.save > MAX_FILE_BYTES / 2, "nothing was seen of the file in the making"
+
+
+METER = """
+import sys, time
+import torch
+from safetensors.torch import load_file, save_file
+from benchmarks.peak_memory import PeakMemory
+
+size = 50_000_000
+with PeakMemory() as allocated:
+    tensor = torch.ones(size // 8, dtype=torch.int64)
+    time.sleep(0.05)
+    save_file({"a": tensor}, sys.argv[1])
+    del tensor
+with PeakMemory() as mapped:
+    load_file(sys.argv[1])["a"].sum()
+    time.sleep(0.05)
+print(allocated.added / size, mapped.added / size)
+"""
+
+
+def test_the_meter_sees_what_is_allocated_and_passes_over_what_is_mapped(tmp_path) -> None:
+    allocated, mapped = map(float, python("-c", METER, str(tmp_path / "a.safetensors")).split())
+    assert allocated == pytest.approx(1, abs=0.1)
+    assert mapped < 0.1
