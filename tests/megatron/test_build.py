@@ -50,7 +50,6 @@ def test_a_config_is_read_the_same_from_its_json(name) -> None:
 
 UNSUPPORTED = [
     ("hidden_act", "gelu", "hidden_act='gelu'"),
-    ("quantization_config", {"quant_method": "fp8"}, "quantization_config"),
     ("attention_bias", True, "attention_bias=True"),
     ("mlp_bias", True, "mlp_bias"),
     ("num_key_value_heads", 5, "num_key_value_heads=5"),

@@ -46,13 +46,18 @@ def test_the_default_takes_what_is_not_registered() -> None:
     assert spec is DEFAULT_DENSE_SPEC
 
 
-def test_copies_of_gpt_oss_may_be_unsloths_but_not_quantised() -> None:
+def test_copies_of_gpt_oss_may_be_unsloths() -> None:
     handler, config = handler_of("openai/gpt-oss-20b"), PUBLISHED["openai/gpt-oss-20b"][1]
     copy = config | {"unsloth_fixed": True, "pad_token_id": 200017, "torch_dtype": "bfloat16"}
     assert handler.read_config(copy) == handler.read_config(config)
-    quantised = config | {"quantization_config": {"quant_method": "mxfp4"}}
-    with pytest.raises(ConfigurationError, match=r"gpt-oss-20b-BF16.*dequantize=True"):
-        handler.read_config(quantised)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+@pytest.mark.parametrize("method", ["mxfp4", "fp8"])
+def test_quantised_checkpoints_are_refused_with_a_way_out(name, method) -> None:
+    config = PUBLISHED[name][1] | {"quantization_config": {"quant_method": method}}
+    with pytest.raises(ConfigurationError, match=r"quantization_config.*dequantize=True"):
+        handler_of(name).read_config(config)
 
 
 # Fields of theirs that say that there is nothing of something: any other value is refused.

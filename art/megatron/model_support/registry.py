@@ -29,13 +29,13 @@ _GATED_DELTA_NET = ("in_proj_qkv", "in_proj_z", "out_proj")
 #   vLLM 0.11.1           adapters of routed experts
 #   vLLM 0.19.0           adapters of Qwen3.5, with which 0.17 and 0.18 fail as they start
 _MEGATRON_CORE = "0.16.0"
-_DENSE_FLOOR = DependencyFloor(transformers="5.0.0", megatron_core=_MEGATRON_CORE)
+_COMMON_FLOOR = DependencyFloor(transformers="5.0.0", megatron_core=_MEGATRON_CORE)
 _QWEN3_5_FLOOR = DependencyFloor(transformers="5.6.0", vllm="0.19.0", megatron_core=_MEGATRON_CORE)
 
 DEFAULT_DENSE_SPEC = ModelSupportSpec(
     handler=HandlerMeta(key="default_dense", handler_name="DEFAULT_DENSE_HANDLER"),
     default_target_modules=_DENSE,
-    dependency_floor=_DENSE_FLOOR,
+    dependency_floor=_COMMON_FLOOR,
 )
 
 LLAMA3_DENSE_SPEC = ModelSupportSpec(
@@ -68,7 +68,7 @@ LLAMA3_DENSE_SPEC = ModelSupportSpec(
         "HuggingFaceTB/SmolLM2-1.7B-Instruct",
     ),
     default_target_modules=_DENSE,
-    dependency_floor=_DENSE_FLOOR,
+    dependency_floor=_COMMON_FLOOR,
 )
 
 QWEN3_DENSE_SPEC = ModelSupportSpec(
@@ -175,6 +175,7 @@ GPT_OSS_SPEC = ModelSupportSpec(
         "unsloth/gpt-oss-120b-BF16",
     ),
     default_target_modules=(*_ATTENTION, "experts"),
+    dependency_floor=_COMMON_FLOOR,
 )
 
 VALIDATED_MODEL_SUPPORT_SPECS = (

@@ -202,7 +202,8 @@ def read_fields(
         The fields that can matter.
 
     Raises:
-        ConfigurationError: The config is of another family, or transformers refuses it.
+        ConfigurationError: The config is of another family or of quantised weights, or
+            transformers refuses it.
     """
     fields = config.to_dict() if isinstance(config, PretrainedConfig) else dict(config)
     model_type = str(fields.get("model_type"))
@@ -218,5 +219,12 @@ def read_fields(
             f"the config is not a valid {model_type} config: {error}"
         ) from error
     reader = ConfigFields(fields, owner)
+    if fields.get("quantization_config"):
+        reason = (
+            "adapters are trained on weights that are not quantised. Load a copy of the model in "
+            "bfloat16, or load it in transformers with dequantize=True in its quantization config "
+            "(Mxfp4Config, FineGrainedFP8Config), and save it"
+        )
+        raise reader.unsupported("quantization_config", reason)
     reader.pass_over_the_common()
     return reader

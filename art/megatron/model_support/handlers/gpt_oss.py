@@ -70,7 +70,6 @@ class GptOssHandler(FamilyHandler):
     def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
         """Read a Hugging Face config. See :class:`FamilyHandler`."""
         fields = read_fields(config, ("gpt_oss",), self.key)
-        _refuse_quantised(fields)
         transformer = read_attention(fields)
         transformer |= read_sliding_window(fields, transformer["num_layers"])
         transformer |= read_experts(fields, normalized=True, intermediate_size="intermediate_size")
@@ -146,20 +145,10 @@ class GptOssHandler(FamilyHandler):
         return write_adapters(in_trained_order(adapters, self, adapter_config))
 
 
-def _refuse_quantised(fields: ConfigFields) -> None:
-    if "quantization_config" in fields:
-        reason = (
-            "adapters are trained on weights that are not quantised. Load the bfloat16 copy, such "
-            "as unsloth/gpt-oss-20b-BF16 of openai/gpt-oss-20b; or load the model in transformers "
-            "with quantization_config=Mxfp4Config(dequantize=True), and save it"
-        )
-        raise fields.unsupported("quantization_config", reason)
-
-
 def _read_activation(fields: ConfigFields) -> dict[str, Any]:
     """Read what transformers' ``GptOssExperts._apply_gate`` computes with."""
-    # It is written into megatron's quick_gelu.
-    fields.require("swiglu_alpha", 1.702)
+    # It is written into megatron's quick_gelu, and into transformers before it had the field.
+    fields.require("swiglu_alpha", 1.702, optional=True)
     return {
         "activation_func": quick_gelu,
         "activation_func_clamp_value": fields.number("swiglu_limit"),
