@@ -11,6 +11,7 @@ from packaging.version import Version
 
 from art.megatron.model_support import (
     DEFAULT_DENSE_SPEC,
+    QWEN3_5_DENSE_SPEC,
     VALIDATED_MODEL_SUPPORT_SPECS,
     DependencyFloor,
 )
@@ -54,7 +55,7 @@ def touch(site: Site, expression: str) -> str:
 def install_at_the_floors(site: Site, **changes: str) -> None:
     versions = {
         entry.distribution: entry.floor
-        for entry in installed_floors(VALIDATED_MODEL_SUPPORT_SPECS[-1].dependency_floor)
+        for entry in installed_floors(QWEN3_5_DENSE_SPEC.dependency_floor)
     }
     for distribution, version in (versions | changes).items():
         site.install(distribution, {}, {}, version=version)
