@@ -78,8 +78,9 @@ def save_checkpoint(
             writer = _Output(folder, source, reader, mapping, max_file_bytes)
         try:
             _raise_everywhere(writer)
+            parameters = dict(model.named_parameters())
             for name, shape in shapes.items():
-                tensor = _gather(name, shape, plan[name], model)
+                tensor = _gather(shape, plan[name], parameters, model.config.params_dtype)
                 if writer is not None:
                     writer.add(name, tensor)
             if writer is not None:
@@ -200,15 +201,17 @@ def _check_whole(shapes: Mapping[str, tuple[int, ...]], plan: _Plan) -> None:
 
 
 def _gather(
-    name: str, shape: tuple[int, ...], parts: Mapping[Selection, _Source], model: GPTModel
+    shape: tuple[int, ...],
+    parts: Mapping[Selection, _Source],
+    parameters: Mapping[str, Tensor],
+    dtype: torch.dtype,
 ) -> Tensor:
     """Bring a tensor together on rank 0. What other ranks return is empty."""
     rank = distributed.get_rank()
-    parameters = dict(model.named_parameters()) if parts else {}
     by_rank: dict[int, list[tuple[Selection, _Source]]] = {}
     for selection, source in parts.items():
         by_rank.setdefault(source.rank, []).append((selection, source))
-    dtype, device = model.config.params_dtype, next(model.parameters()).device
+    device = next(iter(parameters.values())).device
     whole = torch.empty(shape if rank == 0 else 0, dtype=dtype)
     for sender, theirs in by_rank.items():
         selections = [selection for selection, _ in theirs]
