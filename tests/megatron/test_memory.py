@@ -123,9 +123,8 @@ def test_loading_takes_next_to_nothing_besides_the_model(measured, layout) -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_saving_takes_one_file_and_one_tensor_besides_the_model(measured, layout) -> None:
-    """The tensor is there as the ranks send it, and as it is put together."""
     added = measured(layout)
-    assert added.save < MAX_FILE_BYTES + 2 * added.largest_tensor + SPARE
+    assert added.save < MAX_FILE_BYTES + added.largest_tensor + SPARE
     assert added.save > MAX_FILE_BYTES / 2, "nothing was seen of the file in the making"
 
 

@@ -53,9 +53,10 @@ def save_checkpoint(
     """Write a model as the checkpoint that it came from, with the weights that it has now.
 
     Every rank calls this, with the same arguments. Rank 0 writes, and has in memory one file's
-    tensors besides its part of the model. Names, dtypes and layouts are the source's, and so are
-    the config, the tokenizer, and the tensors that the model has no use for: a model that was
-    loaded and not changed comes out bit by bit as it was. The folder appears when it is complete.
+    tensors and one more besides its part of the model. Names, dtypes and layouts are the source's,
+    and so are the config, the tokenizer, and the tensors that the model has no use for: a model
+    that was loaded and not changed comes out bit by bit as it was. The folder appears when it is
+    complete.
 
     Args:
         model: This rank's part of the model.
@@ -121,8 +122,10 @@ class _Output:
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Write a tensor, and its copies."""
-        for written in (name, *self._copies.get(name, ())):
-            self._write(written, tensor)
+        self._write(name, tensor)
+        for copy in self._copies.get(name, ()):
+            # In memory of its own, since two names for one piece of it cannot be saved.
+            self._write(copy, tensor.clone())
 
     def finish(self) -> None:
         """Write what the model has no part in, and put the folder in its place."""
@@ -149,8 +152,7 @@ class _Output:
         if self.error is not None:
             return
         try:
-            # A copy of its own, since two names for one piece of memory cannot be saved.
-            self._writer.add(name, tensor.to(self._reader.dtype(name), copy=True))
+            self._writer.add(name, tensor.to(self._reader.dtype(name)))
         except OSError as error:
             self.error = f"cannot write {self._folder}: {error}"
 
@@ -215,16 +217,17 @@ def _gather(
     whole = torch.empty(shape if rank == 0 else 0, dtype=dtype)
     for sender, theirs in by_rank.items():
         selections = [selection for selection, _ in theirs]
-        if sender == rank:
-            sources = [source for _, source in theirs]
-            flat = torch.cat([_part(parameters, source).flatten() for source in sources])
-            if rank != 0:
-                distributed.send(flat, dst=0)
+        if sender == rank == 0:
+            # Part by part: all of them in a row would be the tensor once more.
+            for selection, source in theirs:
+                _scatter(_part(parameters, source).flatten().cpu(), whole, [selection])
+        elif sender == rank:
+            mine = [_part(parameters, source).flatten() for _, source in theirs]
+            distributed.send(torch.cat(mine), dst=0)
         elif rank == 0:
             size = sum(_shape_of(selection).numel() for selection in selections)
             flat = torch.empty(size, dtype=dtype, device=device)
             distributed.recv(flat, src=sender)
-        if rank == 0:
             _scatter(flat.cpu(), whole, selections)
     return whole
 
