@@ -48,7 +48,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--output", type=Path, default=Path("adapter"), help="folder to write")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if "RANK" not in os.environ:
+        parser.error("start it with torchrun, which says which process this is")
+    return arguments
 
 
 def main() -> None:
