@@ -132,3 +132,25 @@ def engine_server(
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("TINKER_TELEMETRY", "0")
         yield start_engine(tmp_path_factory.mktemp("engine"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print how far each case of tests/megatron is from its reference in each check, at most.
+
+    Here, since of a conftest.py further down pytest-xdist's main process reads no hooks.
+    """
+    largest: dict[str, dict[str, float]] = {}
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name == "difference":
+                case, check, difference = value
+                of_case = largest.setdefault(case, {})
+                of_case[check] = max(of_case.get(check, 0.0), difference)
+    if not largest:
+        return
+    checks = list(dict.fromkeys(check for of_case in largest.values() for check in of_case))
+    terminalreporter.section("largest differences from transformers and PEFT")
+    terminalreporter.write_line(f"{'':22}" + "".join(f"{check:>16}" for check in checks))
+    for case, of_case in sorted(largest.items()):
+        cells = (f"{of_case[check]:16.1e}" if check in of_case else f"{'':16}" for check in checks)
+        terminalreporter.write_line(f"{case:22}" + "".join(cells))

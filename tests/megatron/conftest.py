@@ -60,25 +60,6 @@ def measure(record_property: Callable[[str, object], None]) -> Callable[[str, st
     return note
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print the largest difference of each case in each check."""
-    largest: dict[str, dict[str, float]] = {}
-    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
-        for name, value in report.user_properties:
-            if name == "difference":
-                case, check, difference = value
-                of_case = largest.setdefault(case, {})
-                of_case[check] = max(of_case.get(check, 0.0), difference)
-    if not largest:
-        return
-    checks = list(dict.fromkeys(check for of_case in largest.values() for check in of_case))
-    terminalreporter.section("largest differences from transformers and PEFT")
-    terminalreporter.write_line(f"{'':22}" + "".join(f"{check:>16}" for check in checks))
-    for case, of_case in sorted(largest.items()):
-        cells = (f"{of_case[check]:16.1e}" if check in of_case else f"{'':16}" for check in checks)
-        terminalreporter.write_line(f"{case:22}" + "".join(cells))
-
-
 @pytest.fixture(scope="session")
 def family_config() -> "Callable[..., TransformerConfig]":
     """Build the tiny config of a family by its key; options override."""
