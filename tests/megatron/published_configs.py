@@ -1,4 +1,8 @@
-"""The ``config.json`` of published models, word for word but for long lists."""
+"""The ``config.json`` of published models, with the fields that those files have.
+
+Qwen3-Coder's and GPT-OSS's were copied from copies of the files. The others were put together
+from what others quote of them: their fields are what counts here, and a value may be off.
+"""
 
 from typing import Any
 
