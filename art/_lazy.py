@@ -31,7 +31,10 @@ _OFF = ("", "0", "false", "no", "off")
 
 # The extra that brings what a part of art needs.
 _EXTRA_OF_SUBPACKAGE = {
+    "chat": "tinker",
+    "endpoint": "tinker",
     "engine": "local",
+    "executors": "local",
     "local": "local",
     "megatron": "megatron",
     "rl": "tinker",
@@ -94,7 +97,7 @@ def attach(
     if os.environ.get("ART_EAGER_IMPORT", "").lower() not in _OFF:
         # Modules that load now may import from this package, which has no `__getattr__` yet.
         package.__dict__.update(__getattr__=__getattr__, __dir__=__dir__, __all__=names)
-        from art._eager import load_all
+        from art._internal.eager import load_all
 
         load_all(package)
     return __getattr__, __dir__, names

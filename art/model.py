@@ -13,10 +13,10 @@ from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
-from art import history
 from art.errors import ConfigurationError, NotRegisteredError
-from art.metrics import split_metrics, step_metrics
-from art.paths import model_dir, path_component
+from art.runs import history
+from art.runs.metrics import split_metrics, step_metrics
+from art.runs.paths import model_dir, path_component
 from art.trajectories import Trajectory, TrajectoryGroup
 
 if TYPE_CHECKING:
@@ -218,7 +218,7 @@ class Model(BaseModel, Generic[ConfigT]):
     ) -> None:
         """Log trajectories, metrics, or both.
 
-        One row goes to ``history.jsonl``: the means of :func:`art.metrics.step_metrics`, then
+        One row goes to ``history.jsonl``: the means of :func:`art.runs.metrics.step_metrics`, then
         ``metrics``. Trajectories go to ``trajectories/<split>/<step>.jsonl``, one group a line,
         after what was logged of the same split and step. (ART 0.5 writes parquet there; JSON
         lines need no pyarrow, and keep a Choice's token ids.)

@@ -24,7 +24,7 @@ from torch import Tensor, distributed
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerBase
 
 from art import megatron
-from art.engine.base_models import resolve_base_model
+from art.executors.base_models import resolve_base_model
 from art.megatron.model_support import get_model_support_handler, get_model_support_spec
 
 SENTENCES = [

@@ -22,7 +22,7 @@ def tiny_model(pytestconfig: pytest.Config) -> Path:
     Two layers, hidden size 64, grouped-query attention, tied embeddings, a context of 512.
     """
     pytest.importorskip("torch", reason="the engine is not installed")
-    from art.engine import base_models, gguf_weights
+    from art.executors import base_models, gguf_weights
 
     gguf_file = base_models.packaged_gguf("HuggingFaceTB/SmolLM2-135M-Instruct")
     if gguf_file is None:
@@ -45,7 +45,7 @@ def _save_tiny_model(folder: Path, gguf_file: Path) -> None:
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from art.engine.gguf_weights import tokenizer_from_gguf
+    from art.executors.gguf_weights import tokenizer_from_gguf
 
     tokenizer = tokenizer_from_gguf(gguf_file)
     config = LlamaConfig(

@@ -7,7 +7,7 @@ from art.dev.engine import EngineArgs
 from art.dev.model import InitArgs, InternalModelConfig, PeftArgs, TrainerArgs
 from art.dev.validate import is_dedicated_mode
 from art.megatron.model_support.registry import default_target_modules_for_model
-from art.paths import checkpoint_dir, checkpoint_steps
+from art.runs.paths import checkpoint_dir, checkpoint_steps
 
 
 def get_model_config(

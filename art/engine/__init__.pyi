@@ -1,17 +1,4 @@
 from .app import create_app as create_app
-from .base_models import resolve_base_model as resolve_base_model
 from .checkpoints import CheckpointStore as CheckpointStore
 from .core import Engine as Engine
-from .executor import Executor as Executor
 from .serve import ServeOptions as ServeOptions
-from .torch_executor import TorchExecutor as TorchExecutor
-from .types import AdamParams as AdamParams
-from .types import BaseModelInfo as BaseModelInfo
-from .types import Datum as Datum
-from .types import ForwardBackwardResult as ForwardBackwardResult
-from .types import LoraConfig as LoraConfig
-from .types import LossFunction as LossFunction
-from .types import SampleRequest as SampleRequest
-from .types import SampleResult as SampleResult
-from .types import SampledSequence as SampledSequence
-from .types import SamplingParams as SamplingParams

@@ -6,9 +6,9 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 
 from art.engine.core import Engine
-from art.engine.gate import MAX_BODY_BYTES, Gate
+from art.engine.middleware import MAX_BODY_BYTES, AccessMiddleware
 from art.engine.routes import ROUTERS
-from art.engine.statuses import add_error_handlers
+from art.engine.wire.errors import add_error_handlers
 
 API_PREFIX = "/api/v1"
 
@@ -36,5 +36,5 @@ def create_app(engine: Engine, *, api_key: str, max_body_bytes: int = MAX_BODY_B
     for router in ROUTERS:
         app.include_router(router, prefix=API_PREFIX)
     add_error_handlers(app)
-    app.add_middleware(Gate, api_key=api_key, max_body_bytes=max_body_bytes)
+    app.add_middleware(AccessMiddleware, api_key=api_key, max_body_bytes=max_body_bytes)
     return app

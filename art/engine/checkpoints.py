@@ -19,9 +19,9 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, get_args
 
-from art.engine.scratch import ScratchFolder
-from art.engine.types import LoraConfig
+from art._internal.scratch import ScratchFolder
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
+from art.executors.types import LoraConfig
 
 logger = logging.getLogger(__name__)
 

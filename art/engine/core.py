@@ -15,11 +15,12 @@ from pathlib import Path
 
 from tinker.proto.tinker_public_pb2 import ForwardBackwardRequest
 
-from art.engine import wire
 from art.engine.checkpoints import Checkpoint, CheckpointPath, CheckpointStore, TrainingRun
-from art.engine.executor import Executor
 from art.engine.futures import JSON, FutureStore, Payload
-from art.engine.messages import (
+from art.engine.scheduler import SamplingJob, Scheduler, Work
+from art.engine.sessions import Model, Sampler, Session, Sessions
+from art.engine.wire import protobuf as wire
+from art.engine.wire.bodies import (
     CreateModelBody,
     CreateSamplingSessionBody,
     LoadWeightsBody,
@@ -28,9 +29,6 @@ from art.engine.messages import (
     SaveSamplerBody,
     SaveWeightsBody,
 )
-from art.engine.scheduler import SamplingJob, Scheduler, Work
-from art.engine.sessions import Model, Sampler, Session, Sessions
-from art.engine.types import BaseModelInfo
 from art.errors import (
     ArtError,
     ContextLengthError,
@@ -38,6 +36,8 @@ from art.errors import (
     NotFoundError,
     UnknownBaseModelError,
 )
+from art.executors.protocol import Executor
+from art.executors.types import BaseModelInfo
 
 logger = logging.getLogger(__name__)
 

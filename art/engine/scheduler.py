@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from art.engine.executor import Executor
+from art.engine.adapter_cache import AdapterCache
 from art.engine.futures import Failure, FutureStore, Outcome, Payload, failure_of
-from art.engine.samplers import LoadedSamplers
-from art.engine.types import SampleRequest, SampleResult
 from art.errors import ArtError, EngineBusyError, InvalidRequestError, NotFoundError
+from art.executors.protocol import Executor
+from art.executors.types import SampleRequest, SampleResult
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Scheduler:
         self._executor, self._futures = executor, futures
         self._max_batch_sequences, self._max_waiting = max_batch_sequences, max_waiting_samples
         self._window_s, self._gap_timeout_s = window_s, gap_timeout_s
-        self._samplers = LoadedSamplers(executor, max_samplers)
+        self._samplers = AdapterCache(executor, max_samplers)
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="executor")
         self._models: dict[str, _ModelQueue] = {}
         self._samples: deque[SamplingJob] = deque()

@@ -26,7 +26,7 @@ from art.errors import ConfigurationError, PortInUseError
 # What imports torch and the SDK takes seconds to import, so that is done where it is used: a port
 # in use or a bad key is said at once, and the parent sees the import as a stage of loading.
 if TYPE_CHECKING:
-    from art.engine.executor import Executor
+    from art.executors.protocol import Executor
 
 logger = logging.getLogger(__name__)
 
@@ -160,8 +160,8 @@ class _Server(uvicorn.Server):
 
 
 def _load(options: ServeOptions, announcer: "_Announcer") -> "Executor":
-    from art.engine.base_models import resolve_base_model
-    from art.engine.torch_executor import TorchExecutor
+    from art.executors.base_models import resolve_base_model
+    from art.executors.torch.executor import TorchExecutor
 
     announcer.loading("finding the base model", 0.0)
     folder = resolve_base_model(options.base_model, progress=announcer.loading)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from art.errors import MissingAPIKeyError
-from art.paths import checkpoint_steps, model_dir
+from art.runs.paths import checkpoint_steps, model_dir
 
 # As in `art._lazy`: importing `typing` costs more than the rest of this module together.
 TYPE_CHECKING = False

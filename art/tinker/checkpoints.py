@@ -14,7 +14,7 @@ from pathlib import Path
 import yaml
 
 from art.errors import CheckpointError
-from art.paths import checkpoint_dir, checkpoint_steps
+from art.runs.paths import checkpoint_dir, checkpoint_steps
 
 _INFO = "info.yaml"
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tinker
 
+from art.endpoint.served_models import Sampler
 from art.errors import (
     CheckpointError,
     EngineDiedError,
@@ -18,7 +19,6 @@ from art.errors import (
     UnknownBaseModelError,
 )
 from art.tinker.connection import Connection
-from art.tinker.samplers import Sampler
 from art.tinker.sdk_calls import blocking_sdk_call, sdk_call
 
 if TYPE_CHECKING:

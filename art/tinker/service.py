@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING
 import tinker
 from tqdm import tqdm
 
+from art.chat.template import ChatTemplate
+from art.endpoint.served_models import Sampler, Samplers
+from art.endpoint.server import OpenAIServer
 from art.errors import ConfigurationError, EngineDiedError, EngineError
 from art.rl.sequences import TrainingSequence
 from art.tinker.adapter_config import training_client_args
-from art.tinker.chat_template import ChatTemplate
 from art.tinker.checkpoints import CheckpointFolders, CheckpointInfo
 from art.tinker.connection import Connection
 from art.tinker.datums import check_context_length
-from art.tinker.openai_server import OpenAIServer
-from art.tinker.samplers import Sampler, Samplers
 from art.tinker.sdk_calls import sdk_call
 from art.tinker.server_session import ServerSession
 from art.tinker.training_step import PendingStep, StepData, step_data

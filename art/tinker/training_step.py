@@ -8,9 +8,9 @@ import numpy.typing as npt
 import tinker
 
 from art.errors import ConfigurationError
+from art.rl.kl_penalty import penalize_kl
 from art.rl.sequences import TrainingSequence
 from art.tinker.datums import imitation_datums, policy_datums, token_advantages
-from art.tinker.kl_penalty import penalize_kl
 from art.tinker.sdk_calls import sdk_call
 from art.tinker.server_session import ServerSession
 from art.types import TrainConfig

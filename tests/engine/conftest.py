@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from art.engine.types import (
+from art.errors import InvalidRequestError, NotFoundError
+from art.executors.types import (
     AdamParams,
     BaseModelInfo,
     Datum,
@@ -19,7 +20,6 @@ from art.engine.types import (
     SampleRequest,
     SampleResult,
 )
-from art.errors import InvalidRequestError, NotFoundError
 
 VOCABULARY = 16
 

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from art.engine.checkpoints import CheckpointPath, CheckpointStore, TrainingRun
-from art.engine.types import LoraConfig
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
+from art.executors.types import LoraConfig
 
 RUN = TrainingRun(
     run_id="abc:train:0",
@@ -64,7 +64,7 @@ import pathlib, sys
 import numpy
 from safetensors.numpy import save_file
 from art.engine.checkpoints import CheckpointPath, CheckpointStore, TrainingRun
-from art.engine.types import LoraConfig
+from art.executors.types import LoraConfig
 from art.errors import CheckpointError
 
 def fill(size):
@@ -120,7 +120,7 @@ def test_a_crash_leaves_the_old_checkpoint_or_the_new(tmp_path, where):
     script = f"""
 import os, pathlib
 from art.engine import checkpoints
-from art.engine.types import LoraConfig
+from art.executors.types import LoraConfig
 
 where, renames = {where!r}, 0
 die = lambda *_: os._exit(9)

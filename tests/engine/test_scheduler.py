@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from art.engine.futures import Failure, FutureStore, Payload
 from art.engine.scheduler import SamplingJob, Scheduler
-from art.engine.types import LoraConfig, SampleRequest, SamplingParams
 from art.errors import EngineBusyError, InvalidRequestError, NotFoundError
+from art.executors.types import LoraConfig, SampleRequest, SamplingParams
 
 LORA = LoraConfig(rank=1, alpha=32.0)
 DONE = Payload("text/plain", b"done")

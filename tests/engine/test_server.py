@@ -171,7 +171,7 @@ def test_the_models_own_end(tiny_model):
     """What ends a sequence where a request names no stop tokens; the codec's test has the rest."""
     from transformers import AutoTokenizer
 
-    from art.engine.torch_executor import TorchExecutor
+    from art.executors.torch.executor import TorchExecutor
 
     end = AutoTokenizer.from_pretrained(tiny_model).convert_tokens_to_ids("<|im_end|>")
     assert TorchExecutor(tiny_model, device="cpu").base_model.eos_token_ids == (end,)

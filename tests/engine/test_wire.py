@@ -15,13 +15,14 @@ from tinker.proto.response_conv import (
     deserialize_sample_response,
 )
 
-from art.engine import messages, wire
-from art.engine.types import (
+from art.engine.wire import bodies as messages
+from art.engine.wire import protobuf as wire
+from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
+from art.executors.types import (
     ForwardBackwardResult,
     SampledSequence,
     SampleResult,
 )
-from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
 
 tokens = st.lists(st.integers(0, 2**31 - 1), min_size=1, max_size=12)
 float32 = st.floats(width=32, allow_nan=False)

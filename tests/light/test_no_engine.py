@@ -91,7 +91,7 @@ def test_the_backend_makes_its_service() -> None:
 @pytest.mark.parametrize(
     ("touch", "extra"),
     [
-        ("from art.engine import TorchExecutor", "local"),
+        ("from art.executors.torch import TorchExecutor", "local"),
         ("from art.megatron.model_support.handlers import QWEN3_DENSE_HANDLER", "megatron"),
     ],
 )

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.smollm2]
 
 @pytest.fixture(scope="module")
 def folder() -> Path:
-    from art.engine.base_models import resolve_base_model
+    from art.executors.base_models import resolve_base_model
 
     return resolve_base_model(NAME)
 

@@ -5,8 +5,8 @@ from starlette.responses import JSONResponse, Response
 
 from art.engine.core import sampler_group
 from art.engine.futures import Failure
-from art.engine.messages import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
 from art.engine.routes.dependencies import EngineDep
+from art.engine.wire.bodies import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
 
 router = APIRouter()
 

@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from art.engine.messages import CreateSamplingSessionBody, SampleBody
 from art.engine.routes.dependencies import EngineDep
+from art.engine.wire.bodies import CreateSamplingSessionBody, SampleBody
 
 router = APIRouter()
 

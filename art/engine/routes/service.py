@@ -4,14 +4,14 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from art.engine.messages import (
+from art.engine.routes.dependencies import EngineDep
+from art.engine.wire.bodies import (
     ClientConfigBody,
     CreateSessionBody,
     FinishSessionBody,
     HeartbeatBody,
 )
-from art.engine.routes.dependencies import EngineDep
-from art.engine.wire import check_sdk_version
+from art.engine.wire.protobuf import check_sdk_version
 
 router = APIRouter()
 

@@ -5,8 +5,9 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
-from art.engine import wire
-from art.engine.messages import (
+from art.engine.routes.dependencies import EngineDep
+from art.engine.wire import protobuf as wire
+from art.engine.wire.bodies import (
     CreateModelBody,
     LoadWeightsBody,
     ModelBody,
@@ -14,7 +15,6 @@ from art.engine.messages import (
     SaveSamplerBody,
     SaveWeightsBody,
 )
-from art.engine.routes.dependencies import EngineDep
 from art.errors import InvalidRequestError, NotFoundError
 
 router = APIRouter()

@@ -10,12 +10,12 @@ from typing import Any, Unpack
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from art import history
 from art.backend import AnyModel, AnyTrainableModel, Backend
 from art.dev.openai_server import OpenAIServerConfig
 from art.errors import ConfigurationError, NotRegisteredError, UnknownBaseModelError
 from art.model import Model, TrainableModel
-from art.paths import checkpoint_dir, checkpoint_steps
+from art.runs import history
+from art.runs.paths import checkpoint_dir, checkpoint_steps
 from art.trajectories import Trajectory, TrajectoryGroup
 from art.types import TrainConfig, TrainOptions, TrainResult
 

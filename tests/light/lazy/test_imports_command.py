@@ -42,7 +42,7 @@ def test_each_branch_says_what_a_name_would_load() -> None:
     assert validate["seconds"] > 0
     assert validate["packages"] == ["lazy_loader"]
     assert "numpy" in branches["art.rl.advantages"]["packages"]
-    engine = branches["art.engine.torch_executor"]
+    engine = branches["art.executors.torch.executor"]
     if find_spec("torch") is None:
         assert engine["error"].startswith("MissingExtraError: ")
     else:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from art.errors import ContextLengthError
+from art.rl.kl_penalty import penalize_kl
 from art.rl.sequences import TrainingSequence
 from art.tinker.datums import (
     check_context_length,
@@ -13,7 +14,6 @@ from art.tinker.datums import (
     policy_datums,
     token_advantages,
 )
-from art.tinker.kl_penalty import penalize_kl
 
 
 @st.composite

@@ -1,0 +1,94 @@
+"""Errors of the endpoint, in the OpenAI API's own shape."""
+
+import logging
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from art.chat.template import ChatTemplateError
+from art.errors import ConfigurationError, EngineDiedError, EngineError, InvalidRequestError
+
+logger = logging.getLogger(__name__)
+
+
+class RequestError(Exception):
+    """A request that cannot be answered.
+
+    Args:
+        status: The HTTP status.
+        message: What is wrong and what to do.
+        code: A word that programs can test, such as ``"model_not_found"``.
+        param: The field of the request that is wrong.
+    """
+
+    def __init__(
+        self, status: int, message: str, *, code: str | None = None, param: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.code, self.param = status, message, code, param
+
+
+def error_body(
+    status: int, message: str, code: str | None = None, param: str | None = None
+) -> dict[str, object]:
+    """The JSON of an error, as the OpenAI API writes it."""
+    kind = {401: "authentication_error", 404: "not_found_error"}.get(status)
+    if kind is None:
+        kind = "invalid_request_error" if status < 500 else "server_error"
+    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+def as_request_error(error: Exception) -> RequestError:
+    """Say which HTTP status an error of art deserves.
+
+    Args:
+        error: What failed while a request was answered.
+
+    Returns:
+        The same as a :class:`RequestError`. The caller's mistakes are 4xx; where the Tinker
+        server itself failed it is 502, and 503 once it has gone.
+    """
+    if isinstance(error, RequestError):
+        return error
+    if isinstance(error, ChatTemplateError):
+        return RequestError(400, str(error), param="messages")
+    if isinstance(error, EngineDiedError):
+        return RequestError(503, str(error), code="engine_died")
+    if isinstance(error, EngineError):
+        return RequestError(502, str(error), code="engine_error")
+    if isinstance(error, ConfigurationError | InvalidRequestError):
+        return RequestError(400, str(error))
+    logger.error("the endpoint failed", exc_info=error)
+    return RequestError(500, f"{type(error).__name__}: {error}")
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer every error of an app in the OpenAI API's shape."""
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        # The first part of a location is "body"; an empty rest is the body as a whole.
+        param = ".".join(str(part) for part in first["loc"][1:]) or None
+        message = f"{param}: {first['msg']}" if param else str(first["msg"])
+        return _response(RequestError(400, message, param=param))
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        refusal = RequestError(error.status_code, str(error.detail))
+        return _response(refusal, error.headers)
+
+    @app.exception_handler(Exception)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return _response(as_request_error(error))
+
+    for kind in (RequestError, ConfigurationError, InvalidRequestError, EngineError):
+        app.add_exception_handler(kind, failed)
+
+
+def _response(error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    body = error_body(error.status, error.message, error.code, error.param)
+    return JSONResponse(body, error.status, dict(headers or {}))

@@ -1,0 +1,394 @@
+"""The wire's JSON request bodies.
+
+Every field that the SDK sends is listed, and no other is taken, so that a field of a newer SDK
+is refused with its name rather than ignored. What this server does not do is refused in the
+``to_…`` methods, which turn a body into the engine's own types.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from art.engine.wire.protobuf import concatenate_tokens
+from art.errors import InvalidRequestError
+from art.executors.types import AdamParams, LoraConfig, SampleRequest, SamplingParams
+
+LORA_ALPHA = 32.0
+"""The wire carries no alpha; the published recipe of the Tinker service uses 32 at every rank."""
+
+FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
+UserMetadata = dict[str, object] | None
+
+
+def describe(problems: Sequence[Mapping[str, Any]]) -> str:
+    """What pydantic found wrong, in one line."""
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems
+    )
+
+
+class Body(BaseModel):
+    """A JSON request body."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
+
+    type: str | None = None
+
+
+class ClientConfigBody(Body):
+    """``client/config`` and ``client/dynamic_config``."""
+
+    sdk_version: str
+
+
+class CreateSessionBody(Body):
+    """``create_session``."""
+
+    tags: list[str] = []
+    user_metadata: UserMetadata = None
+    sdk_version: str
+    project_id: str | None = None
+    display_name: str | None = None
+
+
+class HeartbeatBody(Body):
+    """``session_heartbeat``."""
+
+    session_id: str
+
+
+class FinishSessionBody(Body):
+    """``sessions/{id}/finish``."""
+
+    reason: dict[str, object] | None = None
+    detail: str | None = None
+
+
+class LoraBody(Body):
+    """The adapter of a new model."""
+
+    rank: int = Field(ge=1, le=1024)
+    seed: int | None = None
+    train_unembed: bool = True
+    train_mlp: bool = True
+    train_attn: bool = True
+
+    def to_lora(self) -> LoraConfig:
+        """The adapter as the engine knows it."""
+        return LoraConfig(
+            rank=self.rank,
+            alpha=LORA_ALPHA,
+            seed=self.seed,
+            train_attn=self.train_attn,
+            train_mlp=self.train_mlp,
+            train_unembed=self.train_unembed,
+        )
+
+
+class OptimizerBody(BaseModel):
+    """The optimizer of a model; only AdamW is known here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = "adamw"
+
+    def check(self) -> None:
+        """Refuse any optimizer but AdamW.
+
+        Raises:
+            InvalidRequestError: It is another.
+        """
+        if self.type != "adamw":
+            raise InvalidRequestError(f"this server has the optimizer 'adamw', not {self.type!r}")
+
+
+class CreateModelBody(Body):
+    """``create_model``."""
+
+    session_id: str
+    model_seq_id: int = Field(ge=0)
+    base_model: str
+    user_metadata: UserMetadata = None
+    lora_config: LoraBody | None = None
+    optimizer_config: OptimizerBody = OptimizerBody()
+
+    def to_lora(self) -> LoraConfig:
+        """The adapter as the engine knows it.
+
+        Raises:
+            InvalidRequestError: No adapter is asked for, or one without any layer, or with
+                another optimizer than AdamW.
+        """
+        self.optimizer_config.check()
+        if self.lora_config is None:
+            raise InvalidRequestError(
+                "this server trains LoRA adapters only; send a lora_config "
+                "(create_lora_training_client does)"
+            )
+        lora = self.lora_config.to_lora()
+        if not (lora.train_attn or lora.train_mlp or lora.train_unembed):
+            raise InvalidRequestError(
+                "set at least one of train_attn, train_mlp and train_unembed: "
+                "there is nothing to train"
+            )
+        return lora
+
+
+class ModelBody(Body):
+    """``get_info``."""
+
+    model_id: str
+
+
+class AdamBody(Body):
+    """The AdamW parameters of one step."""
+
+    learning_rate: FiniteFloat = Field(default=1e-4, ge=0)
+    beta1: FiniteFloat = Field(default=0.9, ge=0, lt=1)
+    beta2: FiniteFloat = Field(default=0.95, ge=0, lt=1)
+    eps: FiniteFloat = Field(default=1e-12, ge=0)
+    weight_decay: FiniteFloat = Field(default=0.0, ge=0)
+    grad_clip_norm: FiniteFloat = Field(default=0.0, ge=0)
+
+
+class SequencedBody(Body):
+    """A request that has its place in a model's order.
+
+    Only the place is checked when the request arrives: what else is wrong with it becomes the
+    result of that place, so that the requests after it are not left waiting.
+    """
+
+    model_id: str
+    seq_id: int = Field(ge=1)
+
+
+class OptimStepBody(SequencedBody):
+    """``optim_step``."""
+
+    adam_params: dict[str, object] | None = None
+    optimizer_params: dict[str, object] | None = None
+
+    def to_adam(self) -> AdamParams:
+        """The step as the engine knows it.
+
+        Raises:
+            InvalidRequestError: It is not AdamW's, or a number is out of its range.
+        """
+        if self.adam_params is None:
+            kind = (self.optimizer_params or {}).get("type")
+            raise InvalidRequestError(f"this server has the optimizer 'adamw', not {kind!r}")
+        try:
+            adam = AdamBody.model_validate(self.adam_params)
+        except ValidationError as error:
+            raise InvalidRequestError(f"adam_params: {describe(error.errors())}") from error
+        return AdamParams(
+            learning_rate=adam.learning_rate,
+            beta1=adam.beta1,
+            beta2=adam.beta2,
+            eps=adam.eps,
+            weight_decay=adam.weight_decay,
+            grad_clip_norm=adam.grad_clip_norm,
+        )
+
+
+class SaveWeightsBody(SequencedBody):
+    """``save_weights``."""
+
+    path: str | None = None
+    ttl_seconds: int | None = None
+    overwrite: bool = False
+    user_metadata: UserMetadata = None
+
+
+class SaveSamplerBody(SequencedBody):
+    """``save_weights_for_sampler``: a named checkpoint, or a sampler without a name."""
+
+    path: str | None = None
+    sampling_session_seq_id: int | None = Field(default=None, ge=0)
+    kind: Literal["snapshot", "inflight"] = "snapshot"
+    ttl_seconds: int | None = None
+    user_metadata: UserMetadata = None
+
+
+class LoadWeightsBody(Body):
+    """``load_weights``: into a model (``model_id``, ``seq_id``) or as a new one."""
+
+    model_id: str | None = None
+    seq_id: int | None = Field(default=None, ge=1)
+    session_id: str | None = None
+    model_seq_id: int | None = Field(default=None, ge=0)
+    base_model: str | None = None
+    user_metadata: UserMetadata = None
+    path: str
+    optimizer: bool
+    optimizer_config: OptimizerBody | None = None
+    weights_access_token: str | None = None
+
+    def check(self) -> None:
+        """Refuse what this server does not do.
+
+        Raises:
+            InvalidRequestError: An access token, or another optimizer than AdamW, is asked for.
+        """
+        if self.weights_access_token is not None:
+            raise InvalidRequestError(
+                "this server has one owner; weights_access_token is for the hosted service"
+            )
+        if self.optimizer_config is not None:
+            self.optimizer_config.check()
+
+
+class CreateSamplingSessionBody(Body):
+    """``create_sampling_session``."""
+
+    session_id: str
+    sampling_session_seq_id: int = Field(ge=0)
+    base_model: str | None = None
+    model_path: str | None = None
+
+
+class ChunkBody(BaseModel):
+    """A piece of a prompt; only text is known here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: str = "encoded_text"
+    tokens: list[int] = []
+
+
+class PromptBody(Body):
+    """A prompt."""
+
+    chunks: list[ChunkBody]
+
+
+class SamplingParamsBody(Body):
+    """How to sample.
+
+    ``stop``: ``None`` is the model's own end; texts come on top of it; token ids take its place,
+    so an empty list is no end but ``max_tokens``.
+    """
+
+    max_tokens: int | None = Field(default=None, ge=1)
+    seed: int | None = None
+    stop: str | list[int] | list[str] | None = None
+    temperature: FiniteFloat = Field(default=1.0, ge=0)
+    top_k: int = Field(default=-1, ge=-1)
+    top_p: FiniteFloat = Field(default=1.0, gt=0, le=1)
+
+    def to_params(self, eos_token_ids: tuple[int, ...]) -> SamplingParams:
+        """The parameters as the engine knows them.
+
+        Args:
+            eos_token_ids: What ends a sequence where the request names no stop tokens.
+        """
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop
+        strings = tuple(text for text in stop or () if isinstance(text, str))
+        ids = tuple(token for token in stop or () if isinstance(token, int))
+        ends_as_the_model_does = stop is None or strings
+        return SamplingParams(
+            max_tokens=self.max_tokens,
+            temperature=self.temperature,
+            top_k=self.top_k if self.top_k > 0 else -1,
+            top_p=self.top_p,
+            seed=self.seed,
+            stop_token_ids=eos_token_ids if ends_as_the_model_does else ids,
+            stop_strings=strings,
+        )
+
+
+class SampleBody(Body):
+    """``asample``."""
+
+    num_samples: int = Field(default=1, ge=1, le=4096)
+    prompt: PromptBody
+    sampling_params: SamplingParamsBody
+    base_model: str | None = None
+    model_path: str | None = None
+    sampling_session_id: str | None = None
+    seq_id: int | None = Field(default=None, ge=0)
+    prompt_logprobs: bool | None = None
+    topk_prompt_logprobs: int = Field(default=0, ge=0, le=1024)
+    topk_sample_logprobs: int = 0
+    target_prompt_logprobs: dict[str, object] | None = None
+    prompt_alt_tokens_k: int = 0
+    prompt_logprobs_last_n: int | None = None
+    record_stability_info: bool | None = None
+
+    def to_request(self, sampler_id: str | None, eos_token_ids: tuple[int, ...]) -> SampleRequest:
+        """The request as the engine knows it.
+
+        Args:
+            sampler_id: The weights to use; ``None`` is the base model.
+            eos_token_ids: What ends a sequence where the request names no stop tokens.
+
+        Raises:
+            InvalidRequestError: It asks for what this server does not do, or has no tokens.
+        """
+        for name in (
+            "topk_sample_logprobs",
+            "target_prompt_logprobs",
+            "prompt_alt_tokens_k",
+            "record_stability_info",
+        ):
+            if getattr(self, name):
+                raise InvalidRequestError(f"this server does not support {name}")
+        if any(chunk.type != "encoded_text" for chunk in self.prompt.chunks):
+            raise InvalidRequestError("the prompt holds a chunk that is not text")
+        prompt_P = concatenate_tokens([chunk.tokens for chunk in self.prompt.chunks])
+        last_n = self.prompt_logprobs_last_n
+        if last_n is not None and not (self.prompt_logprobs and 1 <= last_n < prompt_P.size):
+            raise InvalidRequestError(
+                f"prompt_logprobs_last_n is {last_n}; it needs prompt_logprobs, and must be "
+                f"between 1 and {prompt_P.size - 1}"
+            )
+        return SampleRequest(
+            sampler_id=sampler_id,
+            prompt=prompt_P,
+            num_samples=self.num_samples,
+            params=self.sampling_params.to_params(eos_token_ids),
+            prompt_logprobs=bool(self.prompt_logprobs),
+            topk_prompt_logprobs=self.topk_prompt_logprobs,
+        )
+
+
+class RetrieveFutureBody(Body):
+    """``retrieve_future``. A result is always sent whole, so the flag changes nothing."""
+
+    request_id: str
+    allow_metadata_only: bool = False
+
+
+class FuturesTargetBody(Body):
+    """Which requests ``retrieve_futures`` reports."""
+
+    sampling_session_id: str
+    cloned_sampler_id: int = 0
+
+
+class RetrieveFuturesBody(Body):
+    """``retrieve_futures``."""
+
+    target: FuturesTargetBody
+    prev_cursor: int = Field(default=0, ge=0)
+    timeout: float | None = None
+    retrieved_request_ids: list[str] = []
+
+
+class CancelFutureBody(Body):
+    """``cancel_future``."""
+
+    request_id: str
+
+
+class WeightsInfoBody(Body):
+    """``weights_info``."""
+
+    tinker_path: str
+
+
+class TtlBody(Body):
+    """``…/checkpoints/{kind}/{name}/ttl``."""
+
+    ttl_seconds: int | None = None

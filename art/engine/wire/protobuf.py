@@ -1,0 +1,293 @@
+"""The wire's binary messages, to and from the engine's own types.
+
+Conversion happens here and in :mod:`art.engine.wire.bodies`, once, at the edge. The schema is the
+SDK's ``tinker.proto.tinker_public_pb2``; byte layouts are those that its comments state
+(little-endian arrays, row-major).
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import zstandard
+from google.protobuf.message import DecodeError
+from tinker.proto import tinker_public_pb2 as pb
+
+from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
+from art.executors.types import (
+    Datum,
+    FloatArray,
+    ForwardBackwardResult,
+    IntArray,
+    LossFunction,
+    SampleResult,
+)
+
+PROTOBUF = "application/x-protobuf"
+
+SDK_MIN = (0, 38)
+SDK_BELOW = (0, 39)
+"""The SDK versions that this server speaks with: the range that its tests run against."""
+
+_DTYPES: dict[int, np.dtype[np.generic]] = {
+    pb.DTYPE_FLOAT32: np.dtype("<f4"),
+    pb.DTYPE_INT64: np.dtype("<i8"),
+    pb.DTYPE_INT32: np.dtype("<i4"),
+}
+_EMPTY_TOPK_LOGPROB = -99999.0
+_MAX_SPARSE_CELLS = 1 << 28
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForwardBackwardCall:
+    """A decoded ``forward_backward`` request; ``backward`` is false for ``forward``."""
+
+    data: list[Datum]
+    loss: LossFunction
+    backward: bool
+
+
+def check_sdk_version(version: str) -> None:
+    """Refuse a client whose SDK is not in the range that this server speaks with.
+
+    Args:
+        version: As the SDK reports it, such as ``"0.38.0"``.
+
+    Raises:
+        IncompatibleClientError: It is older or newer, or not a version.
+    """
+    try:
+        found = tuple(int(part) for part in version.split(".")[:2])
+    except ValueError:
+        found = ()
+    if not SDK_MIN <= found < SDK_BELOW:
+        low, high = (".".join(map(str, bound)) for bound in (SDK_MIN, SDK_BELOW))
+        raise IncompatibleClientError(
+            f"this server speaks with the tinker SDK >={low},<{high}, and the client uses "
+            f'{version!r}; install one in the range: pip install "tinker>={low},<{high}"'
+        )
+
+
+def decompress(body: bytes, *, max_bytes: int) -> bytes:
+    """Undo the zstd compression of a request body.
+
+    Args:
+        body: One zstd frame.
+        max_bytes: Most bytes to produce; a small frame can hold gigabytes.
+
+    Raises:
+        InvalidRequestError: It is not zstd, or is cut short.
+        RequestTooLargeError: It holds more than ``max_bytes``.
+    """
+    decompressor = zstandard.ZstdDecompressor()
+    try:
+        with decompressor.stream_reader(io.BytesIO(body)) as reader:
+            data = reader.read(max_bytes + 1)
+    except zstandard.ZstdError as error:
+        raise InvalidRequestError(f"the body is not valid zstd: {error}") from error
+    if len(data) > max_bytes:
+        raise RequestTooLargeError(f"the body holds more than {max_bytes} bytes once decompressed")
+    return data
+
+
+def parse_forward_backward(body: bytes) -> pb.ForwardBackwardRequest:
+    """Parse a request body; :func:`decode_forward_backward` then reads what it holds.
+
+    Raises:
+        InvalidRequestError: It is not a ``ForwardBackwardRequest``.
+    """
+    message = pb.ForwardBackwardRequest()
+    try:
+        message.ParseFromString(body)
+    except DecodeError as error:
+        raise InvalidRequestError(
+            f"the body is not a protobuf ForwardBackwardRequest: {error}"
+        ) from error
+    return message
+
+
+def decode_forward_backward(message: pb.ForwardBackwardRequest) -> ForwardBackwardCall:
+    """Convert a parsed request.
+
+    Raises:
+        InvalidRequestError: It holds no data, an image, a text in the loss config, or a tensor
+            whose bytes, type and shape disagree.
+    """
+    if not message.data:
+        raise InvalidRequestError("the request holds no data")
+    return ForwardBackwardCall(
+        data=[_decode_datum(datum, index) for index, datum in enumerate(message.data)],
+        loss=LossFunction(name=message.loss_fn, config=_decode_loss_config(message)),
+        backward=not message.forward_only,
+    )
+
+
+def _decode_loss_config(message: pb.ForwardBackwardRequest) -> dict[str, float]:
+    config = {key: float(value) for key, value in message.loss_fn_config.items()}
+    for key, value in message.loss_fn_config_v2.items():
+        if value.WhichOneof("value") == "text":
+            raise InvalidRequestError(
+                f"loss_fn_config[{key!r}] is a text; the losses of this server take numbers"
+            )
+        config[key] = float(value.number)
+    for key, number in config.items():
+        if not math.isfinite(number):
+            raise InvalidRequestError(f"loss_fn_config[{key!r}] is {number}, not a finite number")
+    return config
+
+
+def _decode_datum(datum: pb.Datum, index: int) -> Datum:
+    chunks: list[IntArray] = []
+    for chunk in datum.model_input:
+        if chunk.WhichOneof("chunk") != "encoded_text":
+            raise InvalidRequestError(
+                f"datum {index} holds a chunk that is not text; this server takes tokens only"
+            )
+        tokens = _array(chunk.encoded_text.tokens, np.dtype("<i4"), f"datum {index}: tokens")
+        chunks.append(tokens.astype(np.int64))
+    tokens_T = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int64)
+    if not tokens_T.size:
+        raise InvalidRequestError(f"datum {index} has no tokens")
+    inputs = {
+        name: _decode_tensor(tensor, f"datum {index}: {name}")
+        for name, tensor in datum.loss_fn_inputs.items()
+    }
+    return Datum(tokens=tokens_T, loss_inputs=inputs)
+
+
+def _decode_tensor(tensor: pb.Tensor, where: str) -> npt.NDArray[np.generic]:
+    dtype = _DTYPES.get(tensor.dtype)
+    if dtype is None:
+        raise InvalidRequestError(f"{where} has an unsupported dtype ({tensor.dtype})")
+    shape = tuple(tensor.shape)
+    if any(size < 0 for size in shape):
+        raise InvalidRequestError(f"{where} has a negative size in its shape {shape}")
+    if tensor.WhichOneof("encoding") == "sparse_csr":
+        array = _decode_sparse(tensor.sparse_csr, dtype, shape, where)
+    else:
+        flat = _array(tensor.dense, dtype, where)
+        if shape and math.prod(shape) != flat.size:
+            raise InvalidRequestError(f"{where} has {flat.size} values and the shape {shape}")
+        array = flat.reshape(shape) if shape else flat
+    wide = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+    return np.ascontiguousarray(array, dtype=wide)
+
+
+def _decode_sparse(
+    csr: pb.SparseCsr, dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str
+) -> npt.NDArray[np.generic]:
+    if len(shape) != 2:
+        raise InvalidRequestError(f"{where} is sparse and its shape {shape} is not [rows, columns]")
+    values = _array(csr.values, dtype, where)
+    crow = _array(csr.crow_indices, np.dtype("<i8"), f"{where} (row pointers)").astype(np.int64)
+    col = _array(csr.col_indices, np.dtype("<i8"), f"{where} (column indices)").astype(np.int64)
+    rows, columns = shape
+    if rows * columns > _MAX_SPARSE_CELLS:
+        raise InvalidRequestError(f"{where} is sparse with a shape {shape} that is too large")
+    consistent = (
+        crow.size == rows + 1
+        and crow[0] == 0
+        and crow[-1] == values.size
+        and col.size == values.size
+        and bool(np.all(np.diff(crow) >= 0))
+        and bool(np.all((col >= 0) & (col < columns)))
+    )
+    if not consistent:
+        raise InvalidRequestError(f"{where} has sparse indices that do not fit its shape {shape}")
+    dense = np.zeros(shape, dtype=dtype)
+    dense[np.repeat(np.arange(rows), np.diff(crow)), col] = values
+    return dense
+
+
+def _array(data: bytes, dtype: np.dtype[np.generic], where: str) -> npt.NDArray[np.generic]:
+    if len(data) % dtype.itemsize:
+        raise InvalidRequestError(
+            f"{where} has {len(data)} bytes, not a multiple of {dtype.itemsize} ({dtype.name})"
+        )
+    return np.frombuffer(data, dtype=dtype)
+
+
+def encode_forward_backward(result: ForwardBackwardResult) -> bytes:
+    """Encode a result as a ``ForwardBackwardOutput``, one record a datum.
+
+    One record a datum, since fields may differ in their trailing shape from datum to datum.
+    """
+    message = pb.ForwardBackwardOutput(loss_fn_output_type="ArrayRecord")
+    for name, value in result.metrics.items():
+        message.metrics[name] = value
+    for output in result.outputs:
+        record = message.loss_fn_outputs.add()
+        record.type_tag = "ArrayRecord"
+        record.num_datums = 1
+        for name, array in output.items():
+            _encode_batched(record.fields[name], array)
+    return message.SerializeToString()
+
+
+def _encode_batched(message: pb.BatchedTensor, array: npt.NDArray[np.generic]) -> None:
+    integer = np.issubdtype(array.dtype, np.integer)
+    data = np.ascontiguousarray(array, dtype="<i8" if integer else "<f4").tobytes()
+    message.data = data
+    message.offsets = np.array([0, len(data)], dtype="<i8").tobytes()
+    message.dtype = pb.DTYPE_INT64 if integer else pb.DTYPE_FLOAT32
+    message.trailing_shape.extend(array.shape[1:])
+
+
+def encode_sample(result: SampleResult, *, prompt_logprobs_last_n: int | None = None) -> bytes:
+    """Encode a result as a ``SampleResponse``.
+
+    Args:
+        result: What the executor sampled.
+        prompt_logprobs_last_n: Keep the logprobs of the last so many prompt tokens only.
+    """
+    message = pb.SampleResponse()
+    for sequence in result.sequences:
+        message.sequences.add(
+            stop_reason=(
+                pb.STOP_REASON_STOP if sequence.stop_reason == "stop" else pb.STOP_REASON_LENGTH
+            ),
+            tokens=sequence.tokens.astype("<i4").tobytes(),
+            logprobs=sequence.logprobs.astype("<f4").tobytes(),
+        )
+    if result.prompt_logprobs is not None:
+        logprobs_P = result.prompt_logprobs.astype("<f4")
+        if prompt_logprobs_last_n is not None:
+            logprobs_P[: logprobs_P.size - prompt_logprobs_last_n] = np.nan
+        message.prompt_logprobs = logprobs_P.tobytes()
+    if result.topk_prompt_logprobs is not None:
+        _encode_topk(
+            message.topk_prompt_logprobs, *result.topk_prompt_logprobs, prompt_logprobs_last_n
+        )
+    return message.SerializeToString()
+
+
+def _encode_topk(
+    message: pb.TopkLogprobs, tokens_PK: IntArray, logprobs_PK: FloatArray, last_n: int | None
+) -> None:
+    tokens_PK, logprobs_PK = tokens_PK.astype("<i4"), logprobs_PK.astype("<f4")
+    empty = np.isnan(logprobs_PK)
+    if last_n is not None:
+        empty[: len(empty) - last_n] = True
+    tokens_PK[empty] = 0
+    logprobs_PK[empty] = _EMPTY_TOPK_LOGPROB
+    message.token_ids = tokens_PK.tobytes()
+    message.logprobs = logprobs_PK.tobytes()
+    message.length, message.k = tokens_PK.shape
+
+
+def concatenate_tokens(chunks: Sequence[Sequence[int]]) -> IntArray:
+    """Join the chunks of a prompt into int64 ``[P]``.
+
+    Raises:
+        InvalidRequestError: There are no tokens, or one does not fit.
+    """
+    try:
+        tokens_P = np.array([token for chunk in chunks for token in chunk], dtype=np.int64)
+    except OverflowError as error:
+        raise InvalidRequestError(f"a token of the prompt is out of range: {error}") from error
+    if not tokens_P.size:
+        raise InvalidRequestError("the prompt has no tokens")
+    return tokens_P

@@ -1,0 +1,12 @@
+from .base_models import resolve_base_model as resolve_base_model
+from .protocol import Executor as Executor
+from .types import AdamParams as AdamParams
+from .types import BaseModelInfo as BaseModelInfo
+from .types import Datum as Datum
+from .types import ForwardBackwardResult as ForwardBackwardResult
+from .types import LoraConfig as LoraConfig
+from .types import LossFunction as LossFunction
+from .types import SampledSequence as SampledSequence
+from .types import SampleRequest as SampleRequest
+from .types import SampleResult as SampleResult
+from .types import SamplingParams as SamplingParams

@@ -1,0 +1,1 @@
+"""Formats that two sides agree on: adapter folders, checkpoint paths, losses. Free of torch."""
