@@ -9,8 +9,8 @@ if TYPE_CHECKING:
 _DESCRIPTION = """\
 List the model families that art's megatron engine knows, its own and those of plug-ins: the model
 types of config.json that they read, their published models, the modules that get a LoRA adapter,
-whether they have experts (MoE), the state of vLLM's support for their adapters, the minimum versions
-that they need, and whether their engine is installed here. No engine is imported.
+whether they have experts (MoE), the state of vLLM's support for their adapters, the minimum
+versions that they need, and whether their engine is installed here. No engine is imported.
 `art models check KEY` says what a family lacks.
 """
 

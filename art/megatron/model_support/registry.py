@@ -39,9 +39,7 @@ QWEN3_5_MODELS = QWEN3_5_DENSE_MODELS | QWEN3_5_MOE_MODELS
 GPT_OSS_MODELS = frozenset(GPT_OSS_SPEC.model_names)
 
 
-_SPEC_OF_NAME = {
-    name: spec for spec in VALIDATED_MODEL_SUPPORT_SPECS for name in spec.model_names
-}
+_SPEC_OF_NAME = {name: spec for spec in VALIDATED_MODEL_SUPPORT_SPECS for name in spec.model_names}
 _SPEC_OF_MODEL_TYPE = {
     model_type: spec for spec in VALIDATED_MODEL_SUPPORT_SPECS for model_type in spec.model_types
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[3]
 SPEC = """
     from art.megatron.model_support.spec import DependencyFloor, HandlerMeta, ModelSupportSpec
 
@@ -74,6 +75,7 @@ class Site:
             capture_output=True,
             text=True,
             timeout=300,
+            cwd=ROOT,
             env={**os.environ, "PYTHONPATH": str(self.folder), **environment},
         )
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError
-from art.megatron.model_support.lora_targets import collect_lora_targets
 from art.megatron.model_support.families import GPT_OSS_SPEC
+from art.megatron.model_support.lora_targets import collect_lora_targets
 from art.megatron.model_support.row_order import (
     gates_beside_ups,
     in_hf_order,

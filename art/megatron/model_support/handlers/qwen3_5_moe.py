@@ -12,8 +12,8 @@ from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
 from art.errors import ConfigurationError
-from art.megatron.model_support.lora_targets import collect_lora_targets
 from art.megatron.model_support.families import QWEN3_5_MOE_SPEC
+from art.megatron.model_support.lora_targets import collect_lora_targets
 from art.megatron.model_support.spec import LoraTarget
 from art.megatron.model_support.vllm_lora import (
     fuse_trained_experts,

@@ -138,7 +138,7 @@ class Qwen3MoeHandler(FamilyHandler):
 
 
 def _routed_layers(fields: ConfigFields, layers: int) -> list[int]:
-    """Mark each layer as routed (1) or dense (0), as transformers' ``Qwen3MoeDecoderLayer`` does."""
+    """Mark each layer as routed (1) or dense (0), as ``Qwen3MoeDecoderLayer`` does."""
     step, dense = fields.integer("decoder_sparse_step"), fields.value("mlp_only_layers")
     if not isinstance(dense, list) or not set(dense) <= set(range(layers)):
         raise fields.unsupported("mlp_only_layers", f"it must list some of {layers} layers", dense)
