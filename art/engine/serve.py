@@ -15,18 +15,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import uvicorn
 
 from art._internal.network import base_url, bind, new_key
 from art.errors import ConfigurationError
 from art.executors.registry import ExecutorOptions, check_executors, load_executors
-
-# What imports torch and the SDK takes seconds to import, so that is done where it is used: a port
-# in use or a bad key is said at once, and the parent sees the import as a stage of loading.
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +85,7 @@ def serve(options: ServeOptions) -> None:
 async def _serve(
     options: ServeOptions, listener: socket.socket, api_key: str, announcer: "_Announcer"
 ) -> None:
+    # Importing torch and the SDK takes seconds: a port in use or a bad key is said before that.
     from art.engine.app import create_app
     from art.engine.core import Engine
 
