@@ -9,7 +9,6 @@ import errno
 import json
 import logging
 import os
-import re
 import shutil
 import time
 import uuid
@@ -17,62 +16,25 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 from art._internal.scratch import ScratchFolder
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
 from art.executors.types import LoraConfig
+from art.formats.checkpoint_paths import (
+    NAME,
+    CheckpointPath,
+    Kind,
+    checkpoints_folder,
+    run_id_of_folder,
+)
 
 logger = logging.getLogger(__name__)
 
-Kind = Literal["weights", "sampler_weights"]
-
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
-_RUN = re.compile(r"([A-Za-z0-9-]{1,64}):train:([0-9]{1,9})")
-_RUN_FOLDER = re.compile(r"([A-Za-z0-9-]{1,64})\.train\.([0-9]{1,9})")
 _METADATA = "metadata.json"
 _TEMPORARY, _REPLACED = ".tmp-", ".old-"
 _ABANDONED_AFTER_S = 3600.0
 _TTL_RANGE_S = (3600, 10 * 366 * 24 * 3600)
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointPath:
-    """Where a checkpoint is, as the wire names it: ``tinker://<run>/<kind>/<name>``.
-
-    Raises:
-        InvalidRequestError: A part is not of the form that is allowed; none of the allowed ones
-            can leave its folder.
-    """
-
-    run_id: str
-    kind: Kind
-    name: str
-
-    def __post_init__(self) -> None:
-        if not _RUN.fullmatch(self.run_id):
-            raise InvalidRequestError(f"{self.run_id!r} is not the id of a training run")
-        if self.kind not in get_args(Kind):
-            raise InvalidRequestError(f"{self.kind!r} is neither 'weights' nor 'sampler_weights'")
-        if not _NAME.fullmatch(self.name):
-            raise InvalidRequestError(
-                f"{self.name!r} cannot name a checkpoint: use letters, digits, '.', '_' and '-', "
-                "start with a letter or digit, and stay under 128 characters"
-            )
-
-    @classmethod
-    def parse(cls, text: str) -> "CheckpointPath":
-        """Read ``tinker://<run>/<kind>/<name>``."""
-        parts = text.removeprefix("tinker://").split("/")
-        if not text.startswith("tinker://") or len(parts) != 3:
-            raise InvalidRequestError(
-                f"{text!r} is not a checkpoint path: expected tinker://<run>/<kind>/<name>"
-            )
-        run_id, kind, name = parts
-        return cls(run_id, kind, name)  # type: ignore[arg-type]  # checked on construction
-
-    def __str__(self) -> str:
-        return f"tinker://{self.run_id}/{self.kind}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +83,8 @@ class CheckpointStore:
     """
 
     def __init__(self, root: Path) -> None:
-        self._folder = root / "checkpoints"
+        self._root = root
+        self._folder = checkpoints_folder(root)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._recover()
@@ -280,18 +243,18 @@ class CheckpointStore:
                 self.delete(checkpoint.path)
 
     def _folder_of(self, path: CheckpointPath) -> Path:
-        return self._folder / path.run_id.replace(":", ".") / path.kind / path.name
+        return path.folder(self._root)
 
     def _paths(self) -> Iterator[CheckpointPath]:
         for run_folder in self._folder.iterdir():
-            run = _RUN_FOLDER.fullmatch(run_folder.name)
-            if run is None:
+            run_id = run_id_of_folder(run_folder.name)
+            if run_id is None:
                 continue
             for kind in get_args(Kind):
                 kind_folder = run_folder / kind
                 for folder in kind_folder.iterdir() if kind_folder.is_dir() else ():
-                    if _NAME.fullmatch(folder.name):
-                        yield CheckpointPath(f"{run[1]}:train:{run[2]}", kind, folder.name)
+                    if NAME.fullmatch(folder.name):
+                        yield CheckpointPath(run_id, kind, folder.name)
 
     def _move_into_place(self, temporary: Path, final: Path) -> None:
         replaced = final.parent / f"{_REPLACED}{final.name}"

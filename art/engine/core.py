@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tinker.proto.tinker_public_pb2 import ForwardBackwardRequest
 
-from art.engine.checkpoints import Checkpoint, CheckpointPath, CheckpointStore, TrainingRun
+from art.engine.checkpoints import Checkpoint, CheckpointStore, TrainingRun
 from art.engine.futures import JSON, FutureStore, Payload
 from art.engine.scheduler import SamplingJob, Scheduler, Work
 from art.engine.sessions import Model, Sampler, Session, Sessions
@@ -38,6 +38,7 @@ from art.errors import (
 )
 from art.executors.protocol import Executor
 from art.executors.types import BaseModelInfo
+from art.formats.checkpoint_paths import CheckpointPath
 
 logger = logging.getLogger(__name__)
 

@@ -6,27 +6,22 @@ however it ends.
 """
 
 import asyncio
-import errno
 import json
 import logging
 import os
-import secrets
 import socket
 import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import uvicorn
 
-from art.errors import ConfigurationError, PortInUseError
-
-# What imports torch and the SDK takes seconds to import, so that is done where it is used: a port
-# in use or a bad key is said at once, and the parent sees the import as a stage of loading.
-if TYPE_CHECKING:
-    from art.executors.protocol import Executor
+from art._internal.network import base_url, bind, new_key
+from art.errors import ConfigurationError
+from art.executors.registry import ExecutorOptions, check_executors, load_executors
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +36,8 @@ class ServeOptions:
 
     Attributes:
         base_model: A folder, or a name on the Hugging Face hub; clients ask for it by this text.
+        trainer: The name of the executor that trains; see :mod:`art.executors.registry`.
+        sampler: The name of the executor that samples.
         root: The folder for checkpoints.
         host: The address to listen on.
         port: 0 takes a free one.
@@ -55,6 +52,8 @@ class ServeOptions:
     port: int = 0
     device: str = "auto"
     dtype: str = "auto"
+    trainer: str = "torch"
+    sampler: str = "torch"
     child: bool = False
 
 
@@ -74,6 +73,7 @@ def serve(options: ServeOptions) -> None:
     if options.child:
         threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     try:
+        check_executors(options.trainer, options.sampler)
         api_key = _api_key()
         with bind(options.host, options.port) as listener:
             asyncio.run(_serve(options, listener, api_key, announcer))
@@ -82,51 +82,21 @@ def serve(options: ServeOptions) -> None:
         raise
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """Take a port to listen on.
-
-    Args:
-        host: An address or a host name.
-        port: 0 takes a free one.
-
-    Returns:
-        The listening socket.
-
-    Raises:
-        PortInUseError: Another process listens there.
-        ConfigurationError: The address cannot be listened on.
-    """
-    try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigurationError(f"cannot listen on {host!r}: {error}") from error
-    try:
-        if os.name != "nt":  # there it would let two servers share a port
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(1024)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUseError(
-                f"port {port} on {host} is taken by another process; end it, or give another "
-                "--port (0 takes a free one)"
-            ) from error
-        raise ConfigurationError(f"cannot listen on {host!r}, port {port}: {error}") from error
-    return listener
-
-
 async def _serve(
     options: ServeOptions, listener: socket.socket, api_key: str, announcer: "_Announcer"
 ) -> None:
-    announcer.loading("importing torch", 0.0)
+    # Importing torch and the SDK takes seconds: a port in use or a bad key is said before that.
     from art.engine.app import create_app
     from art.engine.core import Engine
 
-    executor = await asyncio.to_thread(_load, options, announcer)
-    engine = await asyncio.to_thread(Engine, executor, options.root)
+    trainer, sampler = await asyncio.to_thread(
+        load_executors,
+        options.trainer,
+        options.sampler,
+        ExecutorOptions(base_model=options.base_model, device=options.device, dtype=options.dtype),
+        announcer.loading,
+    )
+    engine = await asyncio.to_thread(Engine, trainer, sampler, options.root)
     config = uvicorn.Config(
         create_app(engine, api_key=api_key),
         log_config=None,
@@ -135,7 +105,7 @@ async def _serve(
         ws="none",
         timeout_graceful_shutdown=_SHUTDOWN_S,
     )
-    server = _Server(config, lambda: announcer.ready(_base_url(listener), api_key))
+    server = _Server(config, lambda: announcer.ready(base_url(listener), api_key))
     try:
         await server.serve(sockets=[listener])
     finally:
@@ -159,36 +129,15 @@ class _Server(uvicorn.Server):
             self._on_start()
 
 
-def _load(options: ServeOptions, announcer: "_Announcer") -> "Executor":
-    from art.executors.base_models import resolve_base_model
-    from art.executors.torch.executor import TorchExecutor
-
-    announcer.loading("finding the base model", 0.0)
-    folder = resolve_base_model(options.base_model, progress=announcer.loading)
-    announcer.loading("loading the weights", 0.0)
-    executor = TorchExecutor(
-        folder, name=options.base_model, device=options.device, dtype=options.dtype
-    )
-    announcer.loading("loading the weights", 1.0)
-    return executor
-
-
 def _api_key() -> str:
     key = os.environ.get(API_KEY_VARIABLE)
     if key is None:
-        return _KEY_PREFIX + secrets.token_urlsafe(24)
+        return new_key(_KEY_PREFIX)
     if not key.startswith(_KEY_PREFIX):
         raise ConfigurationError(
             f"{API_KEY_VARIABLE} must start with {_KEY_PREFIX!r}: the tinker SDK takes no other key"
         )
     return key
-
-
-def _base_url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    if host in ("0.0.0.0", "::"):  # every address: this machine's own is one of them
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _end_with_parent() -> None:

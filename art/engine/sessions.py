@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from art.engine.checkpoints import CheckpointPath, TrainingRun
+from art.engine.checkpoints import TrainingRun
 from art.errors import NotFoundError, SessionEndedError
+from art.formats.checkpoint_paths import CheckpointPath
 
 
 @dataclass(slots=True, kw_only=True)

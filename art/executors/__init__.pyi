@@ -1,8 +1,12 @@
 from .base_models import resolve_base_model as resolve_base_model
 from .protocol import Executor as Executor
-from .types import AdamParams as AdamParams
+from .protocol import Sampler as Sampler
+from .protocol import Trainer as Trainer
+from .registry import ExecutorOptions as ExecutorOptions
+from .registry import load_executors as load_executors
 from .types import BaseModelInfo as BaseModelInfo
 from .types import Datum as Datum
+from .types import EndedRequest as EndedRequest
 from .types import ForwardBackwardResult as ForwardBackwardResult
 from .types import LoraConfig as LoraConfig
 from .types import LossFunction as LossFunction

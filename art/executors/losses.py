@@ -1,53 +1,61 @@
-"""The losses of the wire, by name.
+"""The formulas of the wire's losses.
 
-The formulas, input names and configuration keys are those of Thinking Machines' documentation,
-https://tinker-docs.thinkingmachines.ai/tinker/losses and the page of each loss under it; each
-default names its own source where that is another. Every loss is a sum over tokens. ``p`` is the
-policy that is trained, ``q`` the one that sampled.
+Names, inputs, settings and defaults are in :mod:`art.formats.losses`. Every loss is a sum over
+tokens. ``p`` is the policy that is trained, ``q`` the one that sampled.
 
 Shapes: T tokens of one datum, K targets a position.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 import torch
 
-from art.errors import InvalidRequestError
 from art.executors.types import LossFunction
+from art.formats.losses import LossSpec, complete_config, find_loss
 
 Inputs = Mapping[str, torch.Tensor]
 Config = Mapping[str, float]
+# From the targets' logprobs under ``p`` ``[T]``, the inputs and the configuration to the loss of
+# each token, same shape, float32.
+Formula = Callable[[torch.Tensor, Inputs, Config], torch.Tensor]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loss:
-    """One loss and what it needs.
+    """One loss, ready to compute.
 
     Attributes:
-        function: From the targets' logprobs under ``p`` ``[T]``, the inputs and the configuration
-            to the loss of each token, same shape, float32.
-        required: Names of the inputs that a datum must have, besides ``target_tokens``.
-        optional: Names of the inputs that it may have.
-        defaults: The configuration keys and their defaults.
-        weighted_by: The input that makes a token's loss zero, and constant, where it is zero;
-            ``None`` where there is no such input.
-        takes_many_targets: Whether ``target_tokens`` may be ``[T, K]``.
+        spec: Its inputs and settings.
+        formula: Its value, token by token.
+        config: All of its settings.
     """
 
-    function: Callable[[torch.Tensor, Inputs, Config], torch.Tensor]
-    required: tuple[str, ...] = ()
-    optional: tuple[str, ...] = ()
-    defaults: Config
-    weighted_by: str | None = None
-    takes_many_targets: bool = False
+    spec: LossSpec
+    formula: Formula
+    config: Config
+
+    @classmethod
+    def of(cls, function: LossFunction) -> "Loss":
+        """Look a loss up and complete its configuration.
+
+        Raises:
+            InvalidRequestError: The name or a configuration key is unknown, or a value cannot be
+                used.
+        """
+        config = complete_config(function.name, function.config)
+        return cls(spec=find_loss(function.name), formula=_FORMULAS[function.name], config=config)
+
+    def tokens(self, logprobs: torch.Tensor, inputs: Inputs) -> torch.Tensor:
+        """The loss of each token, shaped as ``logprobs``, float32."""
+        return self.formula(logprobs, inputs, self.config)
 
     def active(self, inputs: Inputs, target_tokens: torch.Tensor) -> torch.Tensor:
-        """Which targets can have a loss other than zero: bool, shaped as ``target_tokens``."""
-        if self.weighted_by is None or self.weighted_by not in inputs:
+        """A mask of the targets that can have a loss: bool, shaped as ``target_tokens``."""
+        weighted_by = self.spec.weighted_by
+        if weighted_by is None or weighted_by not in inputs:
             return torch.ones_like(target_tokens, dtype=torch.bool)
-        return inputs[self.weighted_by] != 0
+        return inputs[weighted_by] != 0
 
 
 def cross_entropy(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor:
@@ -102,84 +110,22 @@ def gspo(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor
     """PPO's objective on the sequence's ratio, each token keeping its own gradient (GSPO-token).
 
     The ratio is the geometric mean of the token ratios over the tokens that
-    ``sequence_ratio_mask`` marks. Configuration: ``clip_low_threshold`` (1 - 3e-4) and
-    ``clip_high_threshold`` (1 + 4e-4), the paper's values. Sources: Zheng et al. 2025
-    (arXiv:2507.18071), clip ranges of its section 5.1;
+    ``sequence_ratio_mask`` marks; without it, over those that have an advantage. Configuration:
+    ``clip_low_threshold`` (1 - 3e-4) and ``clip_high_threshold`` (1 + 4e-4), the paper's values.
+    Sources: Zheng et al. 2025 (arXiv:2507.18071), clip ranges of its section 5.1;
     https://tinker-docs.thinkingmachines.ai/tinker/losses/gspo
     """
-    sampled = inputs["sequence_ratio_mask"] != 0
+    sampled = inputs.get("sequence_ratio_mask", inputs["advantages"]) != 0
     if not bool(sampled.any()):
         return 0 * logprobs
     log_ratio = (logprobs.detach() - inputs["logprobs"])[sampled].mean()
     return _clipped_objective(torch.exp(log_ratio + logprobs - logprobs.detach()), inputs, config)
 
 
-LOSSES: Mapping[str, Loss] = {
-    "cross_entropy": Loss(
-        function=cross_entropy,
-        optional=("weights",),
-        defaults={},
-        weighted_by="weights",
-        takes_many_targets=True,
-    ),
-    "importance_sampling": Loss(
-        function=importance_sampling,
-        required=("logprobs", "advantages"),
-        defaults={},
-        weighted_by="advantages",
-    ),
-    "ppo": Loss(
-        function=ppo,
-        required=("logprobs", "advantages"),
-        defaults={"clip_low_threshold": 0.8, "clip_high_threshold": 1.2},
-        weighted_by="advantages",
-    ),
-    "cispo": Loss(
-        function=cispo,
-        required=("logprobs", "advantages"),
-        defaults={"clip_low_threshold": 0.0, "clip_high_threshold": 4.0},
-        weighted_by="advantages",
-    ),
-    "dro": Loss(function=dro, required=("logprobs", "advantages"), defaults={"beta": 0.05}),
-    "gspo": Loss(
-        function=gspo,
-        required=("logprobs", "advantages", "sequence_ratio_mask"),
-        defaults={"clip_low_threshold": 1 - 3e-4, "clip_high_threshold": 1 + 4e-4},
-        weighted_by="advantages",
-    ),
+_FORMULAS: Mapping[str, Formula] = {
+    formula.__name__: formula
+    for formula in (cross_entropy, importance_sampling, ppo, cispo, dro, gspo)
 }
-
-
-def find_loss(loss: LossFunction) -> tuple[Loss, Config]:
-    """Look a loss up and complete its configuration.
-
-    Returns:
-        The loss, and its configuration with defaults filled in.
-
-    Raises:
-        InvalidRequestError: The name or a configuration key is unknown, or a value cannot be used.
-    """
-    if loss.name not in LOSSES:
-        near = get_close_matches(loss.name, LOSSES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise InvalidRequestError(f"unknown loss {loss.name!r}; known: {', '.join(LOSSES)}.{hint}")
-    found = LOSSES[loss.name]
-    unknown = sorted(set(loss.config) - set(found.defaults))
-    if unknown:
-        known = ", ".join(sorted(found.defaults)) or "none"
-        raise InvalidRequestError(
-            f"loss {loss.name!r} has no configuration key {unknown[0]!r}; it takes: {known}"
-        )
-    config = {**found.defaults, **loss.config}
-    for key, value in config.items():
-        if not 0 <= value < float("inf"):
-            raise InvalidRequestError(f"{key} of loss {loss.name!r} must be 0 or more, not {value}")
-    if config.get("clip_low_threshold", 0.0) > config.get("clip_high_threshold", 0.0):
-        raise InvalidRequestError(
-            f"clip_low_threshold {config['clip_low_threshold']} of loss {loss.name!r} is above "
-            f"clip_high_threshold {config['clip_high_threshold']}; both bound the ratio p/q itself"
-        )
-    return found, config
 
 
 def _ratio(logprobs: torch.Tensor, inputs: Inputs) -> torch.Tensor:

@@ -1,31 +1,36 @@
-"""What computes: the engine schedules, an executor runs."""
+"""The two protocols of an executor. The engine schedules; an executor computes.
+
+An executor may be a :class:`Trainer`, a :class:`Sampler`, or both. The engine calls each protocol
+from a thread of its own, its *lane*, one call at a time. Where one object is both, the two lanes
+call it at the same time, and the executor keeps them apart: a training step must not wait for a
+completion to end, nor a completion for more than one pass of training.
+
+Bad input raises a subclass of :class:`art.errors.ArtError` and leaves everything as it was.
+``model_id``, ``adapter_id`` and ``request_id`` are opaque to an executor.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
 from art.executors.types import (
-    AdamParams,
     BaseModelInfo,
     Datum,
+    EndedRequest,
     ForwardBackwardResult,
     LoraConfig,
     LossFunction,
     SampleRequest,
-    SampleResult,
 )
+from art.formats.adam import AdamParams
 
 
-class Executor(Protocol):
-    """One base model, many adapters. Called from one thread, one call at a time.
-
-    Bad input raises a subclass of :class:`art.errors.ArtError`, and leaves everything as it was.
-    ``model_id`` and ``sampler_id`` are opaque to an executor.
-    """
+class Trainer(Protocol):
+    """Trains many adapters beside one base model. Called on the training lane only."""
 
     @property
     def base_model(self) -> BaseModelInfo:
-        """The model in memory."""
+        """The model in memory. May be read from any thread."""
         ...
 
     def create_model(self, model_id: str, lora: LoraConfig) -> None:
@@ -58,17 +63,50 @@ class Executor(Protocol):
         ...
 
     def lora_config_of(self, folder: Path) -> LoraConfig:
-        """The adapter configuration of a folder that ``save_weights`` wrote."""
+        """Read the adapter configuration of a folder that :meth:`save_weights` wrote."""
         ...
 
-    def load_sampler(self, sampler_id: str, folder: Path) -> None:
+
+class Sampler(Protocol):
+    """Samples from a base model and adapters beside it. Called on the sampling lane only."""
+
+    @property
+    def base_model(self) -> BaseModelInfo:
+        """The model in memory. May be read from any thread."""
+        ...
+
+    def load_adapter(self, adapter_id: str, folder: Path) -> None:
         """Make a folder's adapter available to sample from. Its weights do not change later."""
         ...
 
-    def unload_sampler(self, sampler_id: str) -> None:
-        """Forget a sampler's weights."""
+    def unload_adapter(self, adapter_id: str) -> None:
+        """Forget an adapter. No request that uses it is unfinished."""
         ...
 
-    def sample(self, requests: Sequence[SampleRequest]) -> list[SampleResult]:
-        """Answer all requests in as few passes as possible, in the order given."""
+    def submit(self, request_id: str, request: SampleRequest) -> None:
+        """Take a request on. Nothing is computed before the next :meth:`step`.
+
+        Raises:
+            ArtError: The request cannot be answered. Others are not affected.
+        """
         ...
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request, running or not; it costs nothing from the next :meth:`step` on.
+
+        One that has ended, or was never submitted, is no error.
+        """
+        ...
+
+    def step(self) -> list[EndedRequest]:
+        """Advance the running requests by about one token each, and hand over those that ended.
+
+        With nothing to do it returns at once. A failure that belongs to one request is that
+        request's outcome; what it raises itself fails every request that has not ended, and
+        leaves none running.
+        """
+        ...
+
+
+class Executor(Trainer, Sampler, Protocol):
+    """Trainer and sampler in one."""

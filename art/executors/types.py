@@ -1,4 +1,4 @@
-"""What the engine computes with. The wire's own types end in ``wire``; these begin there."""
+"""The records that an executor takes and gives. The wire's own types end where these begin."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -29,21 +29,6 @@ class LoraConfig:
     train_attn: bool = True
     train_mlp: bool = True
     train_unembed: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AdamParams:
-    """One AdamW step, as ``tinker.AdamParams``: decoupled weight decay, global-norm clipping.
-
-    ``grad_clip_norm`` of 0 means no clipping.
-    """
-
-    learning_rate: float
-    beta1: float = 0.9
-    beta2: float = 0.95
-    eps: float = 1e-12
-    weight_decay: float = 0.0
-    grad_clip_norm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,3 +159,11 @@ class BaseModelInfo:
     architecture: str
     max_context_length: int
     eos_token_ids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndedRequest:
+    """A sampling request that has ended, with its result or with the reason that it has none."""
+
+    request_id: str
+    outcome: SampleResult | Exception

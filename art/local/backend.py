@@ -2,9 +2,9 @@
 
 import asyncio
 import os
-import shutil
 from pathlib import Path
 
+from art._internal.files import link_or_copy
 from art.tinker.backend import TinkerBackend
 
 TYPE_CHECKING = False
@@ -74,15 +74,9 @@ class LocalBackend(TinkerBackend):
         return EngineConnection(engine.base_url, engine.api_key, engine)
 
     async def _checkpoint_saved(self, folder: Path, sampler_path: str) -> None:
-        run, kind, name = sampler_path.removeprefix("tinker://").split("/")
-        saved = self._engine_root / "checkpoints" / run.replace(":", ".") / kind / name
-        for file in ("adapter_config.json", "adapter_model.safetensors"):
-            await asyncio.to_thread(_link, saved / file, folder / file)
+        from art.formats.checkpoint_paths import CheckpointPath
+        from art.formats.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 
-
-def _link(source: Path, target: Path) -> None:
-    """Put a file in a second place; its bytes stand once on disks that can do that."""
-    try:
-        target.hardlink_to(source)
-    except OSError:  # another disk, or a file system without links
-        shutil.copy2(source, target)
+        saved = CheckpointPath.parse(sampler_path).folder(self._engine_root)
+        for file in (CONFIG_FILE, WEIGHTS_FILE):
+            await asyncio.to_thread(link_or_copy, saved / file, folder / file)

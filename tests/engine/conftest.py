@@ -10,7 +10,6 @@ from safetensors.numpy import load_file, save_file
 
 from art.errors import InvalidRequestError, NotFoundError
 from art.executors.types import (
-    AdamParams,
     BaseModelInfo,
     Datum,
     ForwardBackwardResult,
@@ -20,6 +19,7 @@ from art.executors.types import (
     SampleRequest,
     SampleResult,
 )
+from art.formats.adam import AdamParams
 
 VOCABULARY = 16
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from art.engine.checkpoints import CheckpointPath, CheckpointStore, TrainingRun
+from art.engine.checkpoints import CheckpointStore, TrainingRun
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
 from art.executors.types import LoraConfig
+from art.formats.checkpoint_paths import CheckpointPath
 
 RUN = TrainingRun(
     run_id="abc:train:0",
@@ -63,7 +64,8 @@ _FULL_DISK = """
 import pathlib, sys
 import numpy
 from safetensors.numpy import save_file
-from art.engine.checkpoints import CheckpointPath, CheckpointStore, TrainingRun
+from art.engine.checkpoints import CheckpointStore, TrainingRun
+from art.formats.checkpoint_paths import CheckpointPath
 from art.executors.types import LoraConfig
 from art.errors import CheckpointError
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from art.errors import InvalidRequestError
-from art.executors.losses import LOSSES, find_loss
+from art.executors.losses import Loss
 from art.executors.types import LossFunction
+from art.formats.losses import LOSSES
 
 # Ratios p/q far below, inside and far above every clip range, with advantages of every sign.
 LOG_RATIOS = [-2.0, -0.3, -0.1, 0.0, 0.1, 0.3, 2.0]
@@ -41,9 +41,9 @@ def reference(name, p, q, a, config):
 
 
 def compute(name, config=None, p=P, **inputs):
-    loss, full = find_loss(LossFunction(name=name, config=config or {}))
+    loss = Loss.of(LossFunction(name=name, config=config or {}))
     logprobs = torch.tensor(p, requires_grad=True)
-    values = loss.function(logprobs, {k: torch.tensor(v) for k, v in inputs.items()}, full)
+    values = loss.tokens(logprobs, {k: torch.tensor(v) for k, v in inputs.items()})
     values.sum().backward()
     return values.detach().numpy(), logprobs.grad.numpy()
 
@@ -115,13 +115,15 @@ def test_a_masked_token_is_zero_even_where_its_ratio_overflows(name):
     assert gradient.tolist() == [0.0]
 
 
-def test_what_no_loss_has_is_refused():
-    assert set(LOSSES) == {"cross_entropy", "importance_sampling", "ppo", "cispo", "dro", "gspo"}
-    with pytest.raises(InvalidRequestError, match="Did you mean 'importance_sampling'"):
-        find_loss(LossFunction(name="importance_samplin"))
-    with pytest.raises(InvalidRequestError, match="no configuration key 'epsilon'"):
-        find_loss(LossFunction(name="ppo", config={"epsilon": 0.2}))
-    with pytest.raises(InvalidRequestError, match="above"):
-        find_loss(LossFunction(name="ppo", config={"clip_low_threshold": 1.5}))
-    with pytest.raises(InvalidRequestError, match="0 or more"):
-        find_loss(LossFunction(name="dro", config={"beta": math.nan}))
+def test_gspo_without_a_mask_counts_the_tokens_that_have_an_advantage():
+    advantages = np.array([0.0, 1.0, -2.0, 0.0])
+    p, q = np.array([-1.0, -2.0, -3.0, -4.0]), np.array([-9.0, -2.1, -2.8, -1.0])
+    given = {"p": p, "logprobs": q, "advantages": advantages}
+    derived = compute("gspo", **given)
+    said = compute("gspo", **given, sequence_ratio_mask=np.array([0.0, 1.0, 1.0, 0.0]))
+    np.testing.assert_array_equal(derived, said)
+    assert derived[0].any()
+
+
+def test_every_loss_of_the_table_has_a_formula():
+    assert [Loss.of(LossFunction(name=name)).spec for name in LOSSES] == list(LOSSES.values())

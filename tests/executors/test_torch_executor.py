@@ -17,13 +17,13 @@ from art.errors import (
 )
 from art.executors.torch.executor import TorchExecutor
 from art.executors.types import (
-    AdamParams,
     Datum,
     LoraConfig,
     LossFunction,
     SampleRequest,
     SamplingParams,
 )
+from art.formats.adam import AdamParams
 
 VOCABULARY = 49152
 LORA = LoraConfig(rank=4, alpha=8, seed=7)

@@ -7,11 +7,12 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from art.engine.checkpoints import Checkpoint, CheckpointPath, TrainingRun
+from art.engine.checkpoints import Checkpoint, TrainingRun
 from art.engine.core import Engine
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire.bodies import TtlBody, WeightsInfoBody
 from art.errors import InvalidRequestError, NotFoundError
+from art.formats.checkpoint_paths import CheckpointPath
 
 router = APIRouter()
 

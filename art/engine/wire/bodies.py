@@ -6,13 +6,15 @@ is refused with its name rather than ignored. What this server does not do is re
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from art.engine.wire.protobuf import concatenate_tokens
 from art.errors import InvalidRequestError
-from art.executors.types import AdamParams, LoraConfig, SampleRequest, SamplingParams
+from art.executors.types import LoraConfig, SampleRequest, SamplingParams
+from art.formats.adam import AdamParams
 
 LORA_ALPHA = 32.0
 """The wire carries no alpha; the published recipe of the Tinker service uses 32 at every rank."""
@@ -141,17 +143,6 @@ class ModelBody(Body):
     model_id: str
 
 
-class AdamBody(Body):
-    """The AdamW parameters of one step."""
-
-    learning_rate: FiniteFloat = Field(default=1e-4, ge=0)
-    beta1: FiniteFloat = Field(default=0.9, ge=0, lt=1)
-    beta2: FiniteFloat = Field(default=0.95, ge=0, lt=1)
-    eps: FiniteFloat = Field(default=1e-12, ge=0)
-    weight_decay: FiniteFloat = Field(default=0.0, ge=0)
-    grad_clip_norm: FiniteFloat = Field(default=0.0, ge=0)
-
-
 class SequencedBody(Body):
     """A request that has its place in a model's order.
 
@@ -178,18 +169,13 @@ class OptimStepBody(SequencedBody):
         if self.adam_params is None:
             kind = (self.optimizer_params or {}).get("type")
             raise InvalidRequestError(f"this server has the optimizer 'adamw', not {kind!r}")
-        try:
-            adam = AdamBody.model_validate(self.adam_params)
-        except ValidationError as error:
-            raise InvalidRequestError(f"adam_params: {describe(error.errors())}") from error
-        return AdamParams(
-            learning_rate=adam.learning_rate,
-            beta1=adam.beta1,
-            beta2=adam.beta2,
-            eps=adam.eps,
-            weight_decay=adam.weight_decay,
-            grad_clip_norm=adam.grad_clip_norm,
-        )
+        known = {field.name for field in fields(AdamParams)}
+        given = {name: value for name, value in self.adam_params.items() if name != "type"}
+        if unknown := sorted(given.keys() - known):
+            raise InvalidRequestError(
+                f"adam_params has no {unknown[0]!r}; it takes: {', '.join(sorted(known))}"
+            )
+        return AdamParams(**given)  # type: ignore[arg-type]  # it checks its values itself
 
 
 class SaveWeightsBody(SequencedBody):

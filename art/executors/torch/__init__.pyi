@@ -1,1 +1,2 @@
 from .executor import TorchExecutor as TorchExecutor
+from .executor import load as load

@@ -14,11 +14,9 @@ import torch
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
 from art.executors.torch.language_model import LanguageModel
 from art.executors.types import LoraConfig
+from art.formats.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 
 logger = logging.getLogger(__name__)
-
-_WEIGHTS_FILE = "adapter_model.safetensors"
-_CONFIG_FILE = "adapter_config.json"
 
 # A linear layer belongs to a part by a piece of its path; both are the words of the wire.
 _PARTS = {"train_attn": ("attn", "attention"), "train_mlp": ("mlp", "feed_forward", "experts")}
@@ -131,8 +129,8 @@ class Adapters:
         config["target_modules"] = sorted(config["target_modules"])
         config["inference_mode"] = True
         try:
-            save_file(weights, folder / _WEIGHTS_FILE, metadata={"format": "pt"})
-            (folder / _CONFIG_FILE).write_text(json.dumps(config, indent=2, default=str) + "\n")
+            save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+            (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, default=str) + "\n")
         except OSError as error:
             raise CheckpointError(f"cannot write the adapter to {folder}: {error}") from error
 
@@ -142,7 +140,7 @@ class Adapters:
         Raises:
             CheckpointError: The folder cannot be read, or holds another shape of adapter.
         """
-        weights = read_tensors(folder / _WEIGHTS_FILE)
+        weights = read_tensors(folder / WEIGHTS_FILE)
         expected = {key: parameter.shape for key, parameter in self.parameters(name).items()}
         if {key: tensor.shape for key, tensor in weights.items()} != expected:
             rank = self._peft.peft_config[self._peft_name(name)].r
@@ -211,7 +209,7 @@ def read_lora_config(folder: Path) -> LoraConfig:
         CheckpointError: The folder or its ``adapter_config.json`` cannot be read.
     """
     try:
-        config = json.loads((folder / _CONFIG_FILE).read_text())
+        config = json.loads((folder / CONFIG_FILE).read_text())
         modules = set(config["target_modules"])
         return LoraConfig(
             rank=int(config["r"]),

@@ -8,12 +8,13 @@ from pathlib import Path
 import torch
 
 from art.errors import ConfigurationError, InvalidRequestError, NotFoundError
+from art.executors.base_models import resolve_base_model
+from art.executors.registry import ExecutorOptions, Progress
 from art.executors.torch.adapters import Adapters, read_lora_config
 from art.executors.torch.language_model import LanguageModel
 from art.executors.torch.sampling import Sampling
 from art.executors.torch.training import AdamW, forward_backward
 from art.executors.types import (
-    AdamParams,
     BaseModelInfo,
     Datum,
     ForwardBackwardResult,
@@ -22,6 +23,7 @@ from art.executors.types import (
     SampleRequest,
     SampleResult,
 )
+from art.formats.adam import AdamParams
 
 logger = logging.getLogger(__name__)
 
@@ -240,6 +242,27 @@ class TorchExecutor:
     def _find_sampler(self, sampler_id: str) -> None:
         if sampler_id not in self._samplers:
             raise NotFoundError(f"there is no sampler {sampler_id!r}; was it unloaded?")
+
+
+def load(options: ExecutorOptions, progress: Progress) -> TorchExecutor:
+    """Find a base model and load it.
+
+    Args:
+        options: What to load, and where.
+        progress: Told each stage.
+
+    Raises:
+        UnknownBaseModelError: The base model cannot be found or loaded.
+        ConfigurationError: The device or the dtype cannot be used.
+    """
+    progress("finding the base model", 0.0)
+    folder = resolve_base_model(options.base_model, progress=progress)
+    progress("loading the weights", 0.0)
+    executor = TorchExecutor(
+        folder, name=options.base_model, device=options.device, dtype=options.dtype
+    )
+    progress("loading the weights", 1.0)
+    return executor
 
 
 def _model(model_id: str) -> str:

@@ -14,20 +14,19 @@ from art.errors import (
     CheckpointError,
     ContextLengthError,
     EngineError,
-    InvalidRequestError,
     TrainingDataError,
 )
-from art.executors.losses import Config, Loss, find_loss
+from art.executors.losses import Loss
 from art.executors.packing import Pass
 from art.executors.torch.adapters import read_tensors
 from art.executors.torch.language_model import LanguageModel
 from art.executors.types import (
-    AdamParams,
     Datum,
     FloatArray,
     ForwardBackwardResult,
     LossFunction,
 )
+from art.formats.adam import AdamParams
 
 Parameters = dict[str, torch.nn.Parameter]
 
@@ -58,7 +57,7 @@ def forward_backward(
         ContextLengthError: A datum is longer than the context.
         TrainingDataError: A datum cannot be used.
     """
-    loss, config = find_loss(loss_function)
+    loss = Loss.of(loss_function)
     for index, datum in enumerate(data):
         _check_datum(language_model, loss, loss_function.name, datum, index)
     outputs: list[FloatArray] = [np.empty(0, np.float32)] * len(data)
@@ -70,7 +69,7 @@ def forward_backward(
         targets = _Targets.of(step, data, loss, language_model.device)
         with torch.set_grad_enabled(backward and bool(targets.active.any())):
             logprobs = _target_logprobs(language_model, step, targets)
-            value = _loss_sum(logprobs, targets, loss, config)
+            value = _loss_sum(logprobs, targets, loss)
         if gradient is not None and value.requires_grad:
             parts = torch.autograd.grad(
                 value, list(parameters.values()), allow_unused=True, materialize_grads=True
@@ -155,12 +154,10 @@ def _target_logprobs(
     ]
 
 
-def _loss_sum(
-    logprobs: list[torch.Tensor], targets: _Targets, loss: Loss, config: Config
-) -> torch.Tensor:
+def _loss_sum(logprobs: list[torch.Tensor], targets: _Targets, loss: Loss) -> torch.Tensor:
     return torch.stack(
         [
-            loss.function(part, inputs, config).sum()
+            loss.tokens(part, inputs).sum()
             for part, inputs in zip(logprobs, targets.inputs, strict=True)
         ]
     ).sum()
@@ -177,8 +174,8 @@ def _check_datum(
             f"{what} has {length} tokens; the model's context is "
             f"{language_model.max_context_length}. Shorten or drop the trajectory."
         )
-    allowed = {"target_tokens", *loss.required, *loss.optional}
-    missing = sorted({"target_tokens", *loss.required} - datum.loss_inputs.keys())
+    allowed = loss.spec.inputs
+    missing = sorted({"target_tokens", *loss.spec.required} - datum.loss_inputs.keys())
     unknown = sorted(datum.loss_inputs.keys() - allowed)
     if missing or unknown:
         raise TrainingDataError(
@@ -186,10 +183,11 @@ def _check_datum(
             f"{(missing or unknown)[0]!r}; {loss_name} takes {', '.join(sorted(allowed))}"
         )
     targets = datum.loss_inputs["target_tokens"]
-    if targets.shape[:1] != (length,) or targets.ndim > (2 if loss.takes_many_targets else 1):
+    if targets.shape[:1] != (length,) or targets.ndim > (2 if loss.spec.takes_many_targets else 1):
         raise TrainingDataError(
             f"{what}: target_tokens has shape {list(targets.shape)}, not [{length}]"
-            f"{f' or [{length}, K]' if loss.takes_many_targets else ''}, as its {length} tokens ask"
+            f"{f' or [{length}, K]' if loss.spec.takes_many_targets else ''}, as its {length} "
+            "tokens ask"
         )
     language_model.check_tokens(
         np.asarray(targets, np.int64), f"{what}, target_tokens", TrainingDataError
@@ -231,12 +229,10 @@ class AdamW:
             ``grad_norm:mean``, the global norm before clipping.
 
         Raises:
-            InvalidRequestError: A number of ``params`` cannot be used.
             TrainingDataError: There are no gradients to step with.
             EngineError: The gradient is not finite. The weights have not changed, and the
                 gradients are cleared.
         """
-        _check_adam(params)
         if not self._has_gradients:
             raise TrainingDataError(
                 "optim_step has no gradients: call forward_backward before every optim_step"
@@ -319,14 +315,3 @@ class AdamW:
         """Forget the state and the gradients."""
         self._optimizer = torch.optim.AdamW(list(self._parameters.values()))
         self.clear()
-
-
-def _check_adam(params: AdamParams) -> None:
-    for name in ("learning_rate", "eps", "weight_decay", "grad_clip_norm"):
-        value = getattr(params, name)
-        if not 0 <= value < float("inf"):
-            raise InvalidRequestError(f"{name} must be 0 or more and finite, not {value}")
-    for name in ("beta1", "beta2"):
-        value = getattr(params, name)
-        if not 0 <= value < 1:
-            raise InvalidRequestError(f"{name} must be at least 0 and below 1, not {value}")
