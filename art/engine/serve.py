@@ -15,18 +15,13 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TextIO
 
 import uvicorn
 
 from art._internal.network import base_url, bind, new_key
 from art.errors import ConfigurationError
 from art.executors.registry import ExecutorOptions, check_executors, load_executors
-
-# What imports torch and the SDK takes seconds to import, so that is done where it is used: a port
-# in use or a bad key is said at once, and the parent sees the import as a stage of loading.
-if TYPE_CHECKING:
-    pass
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +85,10 @@ def serve(options: ServeOptions) -> None:
 async def _serve(
     options: ServeOptions, listener: socket.socket, api_key: str, announcer: "_Announcer"
 ) -> None:
+    # Importing torch and the SDK takes seconds: a port in use or a bad key is said before that.
     from art.engine.app import create_app
     from art.engine.core import Engine
+    from art.engine.wire.results import encode
 
     trainer, sampler = await asyncio.to_thread(
         load_executors,
@@ -100,7 +97,7 @@ async def _serve(
         ExecutorOptions(base_model=options.base_model, device=options.device, dtype=options.dtype),
         announcer.loading,
     )
-    engine = await asyncio.to_thread(Engine, trainer, sampler, options.root)
+    engine = await asyncio.to_thread(lambda: Engine(trainer, sampler, options.root, encode=encode))
     config = uvicorn.Config(
         create_app(engine, api_key=api_key),
         log_config=None,
@@ -113,7 +110,7 @@ async def _serve(
     try:
         await server.serve(sockets=[listener])
     finally:
-        if engine.scheduler.busy:
+        if engine.busy:
             # A long computation cannot be interrupted, and the interpreter would wait for it.
             logger.warning("ending during a computation; checkpoints on disk are whole")
             logging.shutdown()

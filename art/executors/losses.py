@@ -111,8 +111,8 @@ def gspo(logprobs: torch.Tensor, inputs: Inputs, config: Config) -> torch.Tensor
 
     The ratio is the geometric mean of the token ratios over the tokens that
     ``sequence_ratio_mask`` marks; without it, over those that have an advantage. Configuration:
-    ``clip_low_threshold`` (1 - 3e-4) and ``clip_high_threshold`` (1 + 4e-4), the paper's values. Sources: Zheng et al. 2025
-    (arXiv:2507.18071), clip ranges of its section 5.1;
+    ``clip_low_threshold`` (1 - 3e-4) and ``clip_high_threshold`` (1 + 4e-4), the paper's values.
+    Sources: Zheng et al. 2025 (arXiv:2507.18071), clip ranges of its section 5.1;
     https://tinker-docs.thinkingmachines.ai/tinker/losses/gspo
     """
     sampled = inputs.get("sequence_ratio_mask", inputs["advantages"]) != 0
