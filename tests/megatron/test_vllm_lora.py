@@ -315,7 +315,7 @@ BAD_TO_VLLM = [
     ("llama3_dense", {"model.layers.0.weight": torch.ones(1, 1)}, {}, "not the name of a LoRA"),
     ("llama3_dense", without(O_PROJ, "lora_B.weight"), {}, "has lora_A but no lora_B"),
     ("llama3_dense", transposed(O_PROJ, "lora_B.weight"), {}, "rows of A must equal columns"),
-    ("llama3_dense", O_PROJ, {"r": 4}, "have rank 3, the config 4"),
+    ("llama3_dense", O_PROJ, {"r": 4}, "have rank 3, but the config has r=4"),
     ("llama3_dense", O_PROJ, {"r": None}, "r must be a positive int, not None"),
     ("llama3_dense", O_PROJ, {"r": 0}, "r must be a positive int, not 0"),
     ("llama3_dense", {n: t[0] for n, t in O_PROJ.items()}, {}, "must be matrices"),
