@@ -62,7 +62,7 @@ class Stubs:
         return name
 
     def exports(self, name: Name) -> bool:
-        """Whether ``from module import name`` finds something in the stubs."""
+        """Test whether ``from module import name`` finds something in the stubs."""
         if str(name) in self.trees or name in self.definitions:
             return True
         tree = self.trees.get(name.module)
@@ -79,7 +79,7 @@ class Stubs:
         return definition if isinstance(definition, ast.ClassDef) else None
 
     def has_constructor(self, name: Name) -> bool:
-        """Whether a class, or a base of it in the stubs, says what makes one."""
+        """Test whether a class, or a base of it in the stubs, has a constructor."""
         name = self.resolve(name)
         cls = self.definitions.get(name)
         if not isinstance(cls, ast.ClassDef):
@@ -94,7 +94,7 @@ class Stubs:
 
 
 class Uses:
-    """What the modules below some folders use of megatron-core."""
+    """The names of megatron-core that the modules below some folders use."""
 
     def __init__(self, folders: Iterable[Path], stubs: Stubs) -> None:
         self.names: list[Name] = []
@@ -155,7 +155,7 @@ def _called(func: ast.expr, local: dict[str, Name], stubs: Stubs) -> Name | None
 
 
 def _module(value: ast.expr, local: dict[str, Name], stubs: Stubs) -> str | None:
-    """The megatron module that an expression is: a name, or ``sys.modules["..."]`` or the like."""
+    """Get the megatron module of an expression: a name, or ``sys.modules["..."]`` or the like."""
     owner = str(local.get(ast.unparse(value), ""))
     if isinstance(value, ast.Subscript | ast.Call):
         arguments = [value.slice] if isinstance(value, ast.Subscript) else value.args
