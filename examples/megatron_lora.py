@@ -3,8 +3,8 @@
     torchrun --nproc-per-node 2 examples/megatron_lora.py --pipeline 2
     torchrun --nproc-per-node 8 examples/megatron_lora.py --model FOLDER --tensor 4 --dtype bfloat16
 
-Without CUDA it runs on the CPU, with gloo. The model can be of any family that `art models` lists: a
-folder with config.json and safetensors, or SmolLM2-135M-Instruct, which a package carries. It
+Without CUDA it runs on the CPU, with gloo. The model can be of any family that `art models` lists:
+a folder with config.json and safetensors, or SmolLM2-135M-Instruct, which a package carries. It
 memorises the sentences below; the adapter is written as a PEFT folder, and transformers with PEFT
 completes a prompt without and with it.
 """
