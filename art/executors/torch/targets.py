@@ -69,9 +69,7 @@ class AdaptableParts:
             else:
                 for name in _fused_weights(module):
                     self._note(parameters, f"{path}.{name}", wanted)
-        self._targets = {
-            part: _targets(model, modules[part], parameters[part]) for part in modules
-        }
+        self._targets = {part: _targets(model, modules[part], parameters[part]) for part in modules}
         experts_wanted = wanted is None or _EXPERTS in wanted
         self._refusal = next(_unadaptable_experts(model), None) if experts_wanted else None
 
@@ -113,9 +111,7 @@ class AdaptableParts:
             raise ValueError(f"target_modules {named!r} are not modules of {self._architecture}")
         return parts
 
-    def _note(
-        self, targets: dict[str, set[str]], path: str, wanted: frozenset[str] | None
-    ) -> None:
+    def _note(self, targets: dict[str, set[str]], path: str, wanted: frozenset[str] | None) -> None:
         """Add the end of a path, from the piece that names its part, to that part's targets.
 
         A checkpoint so tells its parts by itself, whatever reads it.
