@@ -9,7 +9,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from art.megatron.model_support.floors import installed_version
+from art.megatron.model_support.minimum_versions import installed_version
 
 
 class RequiredDistribution(NamedTuple):
