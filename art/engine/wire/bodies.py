@@ -15,9 +15,7 @@ from art.engine.wire.protobuf import concatenate_tokens
 from art.errors import InvalidRequestError
 from art.executors.types import LoraConfig, SampleRequest, SamplingParams
 from art.formats.adam import AdamParams
-
-LORA_ALPHA = 32.0
-"""The wire carries no alpha; the published recipe of the Tinker service uses 32 at every rank."""
+from art.formats.lora import LORA_ALPHA
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 UserMetadata = dict[str, object] | None
