@@ -15,7 +15,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.chat.chat_completion import Choice
 
 from art.chat.template import ChatTemplate
-from art.chat.tool_calls import ParsedText
+from art.chat.tool_calls.protocol import ParsedText
 from art.endpoint.request import ChatCompletionRequest
 from art.errors import EngineError
 

@@ -8,8 +8,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from art.chat.template import ChatTemplateError
-from art.errors import ConfigurationError, EngineDiedError, EngineError, InvalidRequestError
+from art.errors import (
+    ChatTemplateError,
+    ConfigurationError,
+    EngineDiedError,
+    EngineError,
+    InvalidRequestError,
+)
 
 logger = logging.getLogger(__name__)
 
