@@ -12,8 +12,9 @@ import tinker
 from tqdm import tqdm
 
 from art.chat.template import ChatTemplate
-from art.endpoint.served_models import Sampler, Samplers
+from art.endpoint.served_models import ServedModels
 from art.endpoint.server import OpenAIServer
+from art.endpoint.types import TokenCompleter
 from art.errors import ConfigurationError, EngineDiedError, EngineError
 from art.rl.sequences import TrainingSequence
 from art.tinker.adapter_config import training_client_args
@@ -76,7 +77,7 @@ class TinkerService:
         self._lock = asyncio.Lock()
         self._session: ServerSession | None = None
         self._client: tinker.TrainingClient | None = None
-        self._samplers = Samplers(model_name, base_model, self._open_sampler)
+        self._served_models = ServedModels(model_name, base_model, self._open_completer)
         self._server: OpenAIServer | None = None
 
     @property
@@ -123,7 +124,7 @@ class TinkerService:
                 tokenizer = await asyncio.to_thread(client.get_tokenizer)
                 template = server_args.get("chat_template") or self.config.get("chat_template")
                 server = OpenAIServer(
-                    self._samplers,
+                    self._served_models,
                     ChatTemplate(
                         tokenizer,
                         template=template,
@@ -187,7 +188,7 @@ class TinkerService:
             session, _ = await self._ready()
             for step in doomed:
                 info = self._folders.read(step)
-                self._samplers.withdraw(step)
+                self._served_models.withdraw(step)
                 # The folder goes last: a deletion that is interrupted can be repeated.
                 await session.delete_checkpoint(info.state_with_optimizer_path)
                 await session.delete_checkpoint(info.sampler_weights_path)
@@ -200,7 +201,7 @@ class TinkerService:
             await server.stop()
         async with self._lock:
             session, self._session, self._client = self._session, None, None
-            self._samplers.forget_opened()
+            self._served_models.forget_opened()
             if session is not None:
                 await session.close()
 
@@ -247,7 +248,7 @@ class TinkerService:
 
     def _forget_session(self) -> None:
         session, self._session, self._client = self._session, None, None
-        self._samplers.forget_opened()
+        self._served_models.forget_opened()
         if session is not None:
             session.abandon()
 
@@ -280,7 +281,7 @@ class TinkerService:
                 f"{args['rank']}; set it back, or use another model name"
             )
         for saved in self._folders.steps():
-            self._samplers.publish(saved, self._folders.read(saved).sampler_weights_path)
+            self._served_models.publish(saved, self._folders.read(saved).sampler_weights_path)
         logger.info("resumed %s from step %d", self.model_name, step)
         return client
 
@@ -297,17 +298,20 @@ class TinkerService:
         await self._folders.write(
             step, info, lambda folder: self._checkpoint_saved(folder, sampler_path)
         )
-        self._samplers.publish(step, sampler_path)
+        self._served_models.publish(step, sampler_path)
 
-    async def _open_sampler(self, path: str | None) -> Sampler:
-        """Called from the endpoint's event loop, where the lock cannot be taken."""
+    async def _open_completer(self, path: str | None) -> TokenCompleter:
+        """Open a checkpoint for sampling.
+
+        Called on the endpoint's event loop, where the lock cannot be taken.
+        """
         session = self._session
         if session is None:
             raise EngineError(
                 f"the session of {self.model_name} with its Tinker server has ended; register the "
                 "model again"
             )
-        return await session.sampler(path)
+        return await session.open_completer(path)
 
 
 def _checked_server_args(config: "OpenAIServerConfig | None") -> "ServerArgs":
