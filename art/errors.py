@@ -140,3 +140,7 @@ class EngineBusyError(EngineError):
 
 class IncompatibleEngineError(ArtError, RuntimeError):
     """megatron-core is not as art expects it where art adapts it."""
+
+
+class RequestCancelledError(ArtError, RuntimeError):
+    """The client cancelled the request, or ended its session."""

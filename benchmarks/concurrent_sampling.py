@@ -1,4 +1,4 @@
-"""What many requests at once cost, against one: ``python benchmarks/concurrent_sampling.py``.
+"""What many requests at once cost, against one: ``python -m benchmarks.concurrent_sampling``.
 
 One engine on this machine, asked through its OpenAI-compatible endpoint by the official client.
 The baseline is one request alone; the rounds alternate, and only their ratio means anything.
@@ -51,7 +51,7 @@ async def main(options: argparse.Namespace) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="example: python benchmarks/concurrent_sampling.py --requests 64 --rounds 5",
+        epilog="example: python -m benchmarks.concurrent_sampling --requests 64 --rounds 5",
     )
     parser.add_argument("--base-model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
     parser.add_argument("--requests", type=int, default=64)

@@ -1,4 +1,4 @@
-"""What importing art costs, as a ratio to starting Python: ``python benchmarks/import_cost.py``.
+"""What importing art costs, as a ratio to starting Python: ``python -m benchmarks.import_cost``.
 
 Every figure is the median wall time of fresh processes, taken in turn (A B C A B C …), so that a
 machine whose speed drifts changes all of them alike. Only ratios within one run mean anything.
@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 import lazy_loader
-from import_environments import ENVIRONMENTS, make_environments
-from import_variants import TECHNIQUES, write_variant
+
+from benchmarks.import_environments import ENVIRONMENTS, make_environments
+from benchmarks.import_variants import TECHNIQUES, write_variant
 
 ROOT = Path(__file__).parents[1]
 REGISTRY = (
@@ -163,7 +164,7 @@ def plot(rows: list[dict[str, float | str]], path: Path) -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="example: python benchmarks/import_cost.py --runs 31 --plot import_cost.png",
+        epilog="example: python -m benchmarks.import_cost --runs 31 --plot import_cost.png",
     )
     parser.add_argument("--runs", type=int, default=31, help="fresh processes for each program")
     parser.add_argument(

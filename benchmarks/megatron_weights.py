@@ -1,4 +1,4 @@
-"""What converting weights for megatron costs: ``python benchmarks/megatron_weights.py``.
+"""What converting weights for megatron costs: ``python -m benchmarks.megatron_weights``.
 
 A checkpoint of random weights in bfloat16 is loaded into a megatron model and saved out of it, on
 the CPU of this machine. The baseline is safetensors alone: the same files read into tensors that
@@ -23,7 +23,7 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from weights_models import FAMILIES, make_checkpoint
+from benchmarks.weights_models import FAMILIES, make_checkpoint
 
 
 class Program(NamedTuple):
@@ -49,10 +49,11 @@ Runs = dict[str, list[dict[str, float]]]
 def run(program: Program, family: str, checkpoint: Path) -> dict[str, float]:
     """Run a program in a fresh process; return what it measured."""
     output = checkpoint.with_name("output")
-    script = Path(__file__).with_name("weights_programs.py")
-    arguments = [script, program.name, family, checkpoint, output]
+    module = ["-m", "benchmarks.weights_programs"]
+    arguments = [program.name, family, str(checkpoint), str(output)]
     result = subprocess.run(
-        [sys.executable, "-W", "ignore", *map(str, arguments)],
+        [sys.executable, "-W", "ignore", *module, *arguments],
+        cwd=Path(__file__).parents[1],
         capture_output=True,
         text=True,
         timeout=_TIMEOUT,
@@ -96,7 +97,7 @@ def table(runs: Runs, size: int) -> list[dict[str, float | str]]:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="example: python benchmarks/megatron_weights.py --family qwen3_5_moe --stacked",
+        epilog="example: python -m benchmarks.megatron_weights --family qwen3_5_moe --stacked",
     )
     parser.add_argument("--family", choices=FAMILIES, default="qwen3_moe")
     parser.add_argument(

@@ -1,6 +1,6 @@
 """What ``megatron_weights.py`` measures, each in a process of its own.
 
-    python benchmarks/weights_programs.py PROGRAM FAMILY CHECKPOINT OUTPUT
+    python -m benchmarks.weights_programs PROGRAM FAMILY CHECKPOINT OUTPUT
 
 The last line that it prints is what was measured, as JSON.
 """
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from peak_memory import PeakMemory
 from safetensors.torch import load_file, save_file
+
+from benchmarks.peak_memory import PeakMemory
 
 
 class Measured(NamedTuple):
@@ -140,7 +141,8 @@ def _wait_for_disk(folder: Path) -> None:
 
 def _model_class(family: str) -> Any:
     import transformers
-    from weights_models import FAMILIES
+
+    from benchmarks.weights_models import FAMILIES
 
     return getattr(transformers, FAMILIES[family][0])
 

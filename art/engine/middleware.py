@@ -1,4 +1,4 @@
-"""What every request passes before a route sees it: the key, the SDK's version, the size."""
+"""Middleware that checks a request before a route sees it: key, SDK version, size."""
 
 import hmac
 import logging
@@ -8,7 +8,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from art.engine.wire.errors import error_response, unexpected_response
-from art.engine.wire.protobuf import check_sdk_version
+from art.engine.wire.sdk_version import check_sdk_version
 from art.errors import ArtError, AuthenticationError
 
 logger = logging.getLogger(__name__)

@@ -88,6 +88,7 @@ async def _serve(
     # Importing torch and the SDK takes seconds: a port in use or a bad key is said before that.
     from art.engine.app import create_app
     from art.engine.core import Engine
+    from art.engine.wire.results import encode
 
     trainer, sampler = await asyncio.to_thread(
         load_executors,
@@ -96,7 +97,7 @@ async def _serve(
         ExecutorOptions(base_model=options.base_model, device=options.device, dtype=options.dtype),
         announcer.loading,
     )
-    engine = await asyncio.to_thread(Engine, trainer, sampler, options.root)
+    engine = await asyncio.to_thread(lambda: Engine(trainer, sampler, options.root, encode=encode))
     config = uvicorn.Config(
         create_app(engine, api_key=api_key),
         log_config=None,
@@ -109,7 +110,7 @@ async def _serve(
     try:
         await server.serve(sockets=[listener])
     finally:
-        if engine.scheduler.busy:
+        if engine.busy:
             # A long computation cannot be interrupted, and the interpreter would wait for it.
             logger.warning("ending during a computation; checkpoints on disk are whole")
             logging.shutdown()

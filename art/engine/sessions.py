@@ -1,4 +1,4 @@
-"""Who is connected, and what belongs to them. Everything here is the event loop's."""
+"""Sessions, and the models and samplers that belong to them. All of it is the event loop's."""
 
 import time
 import uuid
@@ -13,12 +13,12 @@ from art.formats.checkpoint_paths import CheckpointPath
 
 
 @dataclass(slots=True, kw_only=True)
-class Model:
-    """A model that can be trained.
+class LiveModel:
+    """A model of a live session.
 
     Attributes:
-        run: What its checkpoints share; ``None`` until the adapter is known, which for a model
-            that begins with a checkpoint is when that was read.
+        run: The record that its checkpoints share; ``None`` until the adapter is known, which for
+            a model that begins with a checkpoint is when that was read.
         last_request: When it was last asked for something, UTC.
     """
 
@@ -28,19 +28,19 @@ class Model:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sampler:
+class SamplingSession:
     """A client's view of one set of weights.
 
     Attributes:
-        sampler_id: The sampling session's id, as the client knows it.
-        weights_id: What the executor calls the weights; ``None`` is the base model. Samplers of
-            one checkpoint share it.
+        sampling_session_id: Its id, as the client knows it.
+        adapter_id: The weights, as the sampler knows them; ``None`` is the base model. Sampling
+            sessions of one checkpoint share it.
         folder: Where the weights can be read again.
         path: The checkpoint, if the weights have a name.
     """
 
-    sampler_id: str
-    weights_id: str | None = None
+    sampling_session_id: str
+    adapter_id: str | None = None
     folder: Path | None = None
     path: CheckpointPath | None = None
 
@@ -53,8 +53,8 @@ class Session:
     display_name: str | None = None
     user_metadata: Mapping[str, object] | None = None
     last_heartbeat: float = field(default_factory=time.monotonic)
-    models: dict[str, Model] = field(default_factory=dict)
-    samplers: dict[str, Sampler] = field(default_factory=dict)
+    models: dict[str, LiveModel] = field(default_factory=dict)
+    sampling_sessions: dict[str, SamplingSession] = field(default_factory=dict)
 
 
 class Sessions:
@@ -69,7 +69,7 @@ class Sessions:
         self._timeout_s = timeout_s
         self._sessions: dict[str, Session] = {}
         self._models: dict[str, Session] = {}
-        self._samplers: dict[str, Session] = {}
+        self._sampling_sessions: dict[str, Session] = {}
 
     def create(
         self, *, display_name: str | None, user_metadata: Mapping[str, object] | None
@@ -105,12 +105,12 @@ class Sessions:
         """Keep a session alive."""
         self.get(session_id).last_heartbeat = time.monotonic()
 
-    def add_model(self, session: Session, model: Model) -> None:
+    def add_model(self, session: Session, model: LiveModel) -> None:
         """Give a session a model."""
         session.models[model.model_id] = model
         self._models[model.model_id] = session
 
-    def model(self, model_id: str) -> Model:
+    def model(self, model_id: str) -> LiveModel:
         """A live session's model.
 
         Raises:
@@ -130,7 +130,7 @@ class Sessions:
         self.model(model_id)
         return self._models[model_id]
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[LiveModel]:
         """The models of all live sessions."""
         return [self._models[model_id].models[model_id] for model_id in self._models]
 
@@ -140,36 +140,36 @@ class Sessions:
         if session is not None:
             del session.models[model_id]
 
-    def add_sampler(self, session: Session, sampler: Sampler) -> None:
-        """Give a session a sampler.
+    def add_sampling_session(self, session: Session, sampling: SamplingSession) -> None:
+        """Give a session a sampling session.
 
-        A session that ended meanwhile keeps the sampler to itself: nobody can ask for it.
+        A session that ended meanwhile keeps it to itself: nobody can ask for it.
         """
-        session.samplers[sampler.sampler_id] = sampler
+        session.sampling_sessions[sampling.sampling_session_id] = sampling
         if session.session_id in self._sessions:
-            self._samplers[sampler.sampler_id] = session
+            self._sampling_sessions[sampling.sampling_session_id] = session
 
-    def sampler(self, sampler_id: str) -> Sampler:
-        """A live session's sampler.
+    def sampling_session(self, sampling_session_id: str) -> SamplingSession:
+        """A live session's sampling session.
 
         Raises:
             NotFoundError: There is none of that id.
         """
-        session = self._samplers.get(sampler_id)
+        session = self._sampling_sessions.get(sampling_session_id)
         if session is None:
             raise NotFoundError(
-                f"there is no sampler {sampler_id!r} in a session that is alive; "
+                f"there is no sampler {sampling_session_id!r} in a session that is alive; "
                 "create the sampling client again"
             )
-        return session.samplers[sampler_id]
+        return session.sampling_sessions[sampling_session_id]
 
-    def weights_in_use(self) -> set[str]:
-        """The ``weights_id`` of every live sampler."""
+    def adapters_in_use(self) -> set[str]:
+        """The ``adapter_id`` of every live sampling session."""
         return {
-            sampler.weights_id
+            sampling.adapter_id
             for session in self._sessions.values()
-            for sampler in session.samplers.values()
-            if sampler.weights_id is not None
+            for sampling in session.sampling_sessions.values()
+            if sampling.adapter_id is not None
         }
 
     def end(self, session_id: str) -> Session:
@@ -178,8 +178,8 @@ class Sessions:
         del self._sessions[session_id]
         for model_id in session.models:
             del self._models[model_id]
-        for sampler_id in session.samplers:
-            del self._samplers[sampler_id]
+        for sampling_session_id in session.sampling_sessions:
+            del self._sampling_sessions[sampling_session_id]
         return session
 
     def silent(self) -> list[str]:

@@ -95,7 +95,7 @@ class SampleRequest:
     """One prompt, and the samples wanted of it.
 
     Attributes:
-        sampler_id: The sampler whose weights to use (see ``Executor.load_sampler``);
+        adapter_id: The adapter to sample with (see ``Sampler.load_adapter``);
             ``None`` is the base model.
         prompt: int64 ``[P]``, at least one token.
         num_samples: How many sequences.
@@ -105,7 +105,7 @@ class SampleRequest:
             position; 0 is none.
     """
 
-    sampler_id: str | None
+    adapter_id: str | None
     prompt: IntArray
     num_samples: int
     params: SamplingParams

@@ -3,7 +3,7 @@
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from art.engine.core import sampler_group
+from art.engine.core import sampling_group
 from art.engine.futures import Failure
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire.bodies import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
@@ -31,9 +31,9 @@ async def retrieve_future(body: RetrieveFutureBody, engine: EngineDep) -> Respon
 async def retrieve_futures(body: RetrieveFuturesBody, engine: EngineDep) -> JSONResponse:
     """Wait for whichever requests of a sampler end next."""
     target = body.target
-    engine.sessions.sampler(target.sampling_session_id)
+    engine.sessions.sampling_session(target.sampling_session_id)
     timeout = _LONG_POLL_S if body.timeout is None else min(max(body.timeout, 0.0), _LONG_POLL_S)
-    group = sampler_group(target.sampling_session_id, target.cloned_sampler_id)
+    group = sampling_group(target.sampling_session_id, target.cloned_sampler_id)
     ended, cursor = await engine.futures.wait_for_group(group, body.prev_cursor, timeout)
     completions: list[dict[str, object]] = [
         {"state": "failed", "request_id": request_id}
@@ -50,5 +50,5 @@ async def retrieve_futures(body: RetrieveFuturesBody, engine: EngineDep) -> JSON
 
 @router.post("/cancel_future", status_code=204)
 async def cancel_future(body: CancelFutureBody, engine: EngineDep) -> None:
-    """Take a sampling request out of the line; one that already runs is let finish."""
-    engine.scheduler.cancel_sample(body.request_id)
+    """Drop a sampling request, waiting or running; training requests run to their end."""
+    engine.cancel(body.request_id)

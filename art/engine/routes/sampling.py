@@ -17,14 +17,14 @@ async def create_sampling_session(
     """Give a session a sampler of a checkpoint, or of the base model."""
     return {
         "type": "create_sampling_session",
-        "sampling_session_id": await engine.create_sampling_session(body),
+        "sampling_session_id": await engine.create_sampling_session(body.command()),
     }
 
 
 @router.get("/samplers/{sampler_id}")
 async def get_sampler(sampler_id: str, engine: EngineDep) -> dict[str, Any]:
-    """What a sampler samples from."""
-    sampler = engine.sessions.sampler(sampler_id)
+    """The weights of a sampler."""
+    sampler = engine.sessions.sampling_session(sampler_id)
     return {
         "sampler_id": sampler_id,
         "base_model": engine.base_model.name,
@@ -35,7 +35,7 @@ async def get_sampler(sampler_id: str, engine: EngineDep) -> dict[str, Any]:
 @router.post("/asample")
 async def asample(body: SampleBody, engine: EngineDep) -> dict[str, Any]:
     """Sample; the SDK wants the ids of all sequences with the answer."""
-    request_id = engine.sample(body)
+    request_id = engine.sample(body.command())
     return {
         "request_id": request_id,
         "sample_sequence_ids": [f"{request_id}:{index}" for index in range(body.num_samples)],

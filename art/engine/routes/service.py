@@ -11,7 +11,7 @@ from art.engine.wire.bodies import (
     FinishSessionBody,
     HeartbeatBody,
 )
-from art.engine.wire.protobuf import check_sdk_version
+from art.engine.wire.sdk_version import check_sdk_version
 
 router = APIRouter()
 
@@ -78,11 +78,11 @@ async def list_sessions(engine: EngineDep, limit: int = 20, offset: int = 0) -> 
 
 @router.get("/sessions/{session_id}")
 async def get_session(session_id: str, engine: EngineDep) -> dict[str, Any]:
-    """What belongs to a session."""
+    """The models and samplers of a session."""
     session = engine.sessions.get(session_id)
     return {
         "training_run_ids": list(session.models),
-        "sampler_ids": list(session.samplers),
+        "sampler_ids": list(session.sampling_sessions),
         "user_metadata": session.user_metadata,
         "display_name": session.display_name,
     }

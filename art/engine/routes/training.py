@@ -5,8 +5,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from art.engine.commands import CreateModelFrom, Refused, Sequenced
+from art.engine.core import Engine
 from art.engine.routes.dependencies import EngineDep
-from art.engine.wire import protobuf as wire
+from art.engine.wire import protobuf
 from art.engine.wire.bodies import (
     CreateModelBody,
     LoadWeightsBody,
@@ -23,12 +25,12 @@ router = APIRouter()
 @router.post("/create_model")
 async def create_model(body: CreateModelBody, engine: EngineDep) -> dict[str, Any]:
     """Add a LoRA adapter to train; the future holds ``{model_id}``."""
-    return {"request_id": engine.create_model(body)}
+    return {"request_id": engine.create_model(body.command())}
 
 
 @router.post("/get_info")
 async def get_info(body: ModelBody, engine: EngineDep) -> dict[str, Any]:
-    """What a model is."""
+    """A model's base model and adapter."""
     run = engine.sessions.model(body.model_id).run
     if run is None:
         raise NotFoundError(f"model {body.model_id!r} is not loaded yet")
@@ -54,40 +56,68 @@ async def forward_backward(request: Request, engine: EngineDep) -> dict[str, Any
     The body is a protobuf ``ForwardBackwardRequest``, zstd-compressed where the header says so.
     """
     content_type = request.headers.get("content-type", "").partition(";")[0].strip()
-    if content_type != wire.PROTOBUF:
-        raise InvalidRequestError(f"send {wire.PROTOBUF}, not {content_type or 'no content type'}")
+    if content_type != protobuf.PROTOBUF:
+        raise InvalidRequestError(
+            f"send {protobuf.PROTOBUF}, not {content_type or 'no content type'}"
+        )
     body = await request.body()
     encoding = request.headers.get("content-encoding", "identity")
     if encoding == "zstd":
         limit: int = request.app.state.max_body_bytes
-        body = await asyncio.to_thread(wire.decompress, body, max_bytes=limit)
+        body = await asyncio.to_thread(protobuf.decompress, body, max_bytes=limit)
     elif encoding != "identity":
         raise InvalidRequestError(f"the body is encoded as {encoding!r}; send zstd or none")
-    message = await asyncio.to_thread(wire.parse_forward_backward, body)
+    message = await asyncio.to_thread(protobuf.parse_forward_backward, body)
     if message.seq_id < 1:
         raise InvalidRequestError(f"seq_id is {message.seq_id}; the first is 1")
-    return {"request_id": engine.forward_backward(message), "model_id": message.model_id}
+    command: Sequenced
+    try:
+        command = await asyncio.to_thread(protobuf.decode_forward_backward, message)
+    except InvalidRequestError as error:
+        command = Refused(model_id=message.model_id, seq_id=message.seq_id, error=error)
+    return {"request_id": engine.submit(command), "model_id": message.model_id}
 
 
 @router.post("/optim_step")
 async def optim_step(body: OptimStepBody, engine: EngineDep) -> dict[str, Any]:
     """Take one AdamW step; the future holds ``{metrics}``."""
-    return {"request_id": engine.optim_step(body), "model_id": body.model_id}
+    return _submit(body, engine)
 
 
 @router.post("/save_weights")
 async def save_weights(body: SaveWeightsBody, engine: EngineDep) -> dict[str, Any]:
     """Write a checkpoint with the optimizer's state; the future holds ``{path}``."""
-    return {"request_id": engine.save_weights(body), "model_id": body.model_id}
+    return _submit(body, engine)
 
 
 @router.post("/save_weights_for_sampler")
 async def save_weights_for_sampler(body: SaveSamplerBody, engine: EngineDep) -> dict[str, Any]:
     """Write a checkpoint to sample from; ``{path}``, or ``{sampling_session_id}`` unnamed."""
-    return {"request_id": engine.save_weights_for_sampler(body), "model_id": body.model_id}
+    return _submit(body, engine)
 
 
 @router.post("/load_weights")
 async def load_weights(body: LoadWeightsBody, engine: EngineDep) -> dict[str, Any]:
     """Load a checkpoint into a model, or create a model from it."""
-    return {"request_id": engine.load_weights(body)}
+    try:
+        command = body.command()
+    except InvalidRequestError as error:
+        if body.model_id is None or body.seq_id is None:
+            raise
+        refused = Refused(model_id=body.model_id, seq_id=body.seq_id, error=error)
+        return {"request_id": engine.submit(refused)}
+    if isinstance(command, CreateModelFrom):
+        return {"request_id": engine.create_model_from(command)}
+    return {"request_id": engine.submit(command)}
+
+
+def _submit(
+    body: OptimStepBody | SaveWeightsBody | SaveSamplerBody, engine: Engine
+) -> dict[str, Any]:
+    """Queue a request at its place; what is wrong with it becomes the result of that place."""
+    command: Sequenced
+    try:
+        command = body.command()
+    except InvalidRequestError as error:
+        command = Refused(model_id=body.model_id, seq_id=body.seq_id, error=error)
+    return {"request_id": engine.submit(command), "model_id": body.model_id}

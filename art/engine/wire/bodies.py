@@ -1,8 +1,8 @@
 """The wire's JSON request bodies.
 
 Every field that the SDK sends is listed, and no other is taken, so that a field of a newer SDK
-is refused with its name rather than ignored. What this server does not do is refused in the
-``to_…`` methods, which turn a body into the engine's own types.
+is refused with its name rather than ignored. The ``command`` methods turn a body into a command of
+the engine, and refuse what this server does not do.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,10 +11,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from art.engine.commands import (
+    CreateModel,
+    CreateModelFrom,
+    CreateSamplingSession,
+    LoadWeights,
+    OptimStep,
+    Sample,
+    SaveForSampling,
+    SaveWeights,
+)
 from art.engine.wire.protobuf import concatenate_tokens
 from art.errors import InvalidRequestError
-from art.executors.types import LoraConfig, SampleRequest, SamplingParams
+from art.executors.types import IntArray, LoraConfig, SampleRequest, SamplingParams
 from art.formats.adam import AdamParams
+from art.formats.checkpoint_paths import CheckpointPath
 
 LORA_ALPHA = 32.0
 """The wire carries no alpha; the published recipe of the Tinker service uses 32 at every rank."""
@@ -24,7 +35,7 @@ UserMetadata = dict[str, object] | None
 
 
 def describe(problems: Sequence[Mapping[str, Any]]) -> str:
-    """What pydantic found wrong, in one line."""
+    """Pydantic's findings in one line."""
     return "; ".join(
         f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems
     )
@@ -76,7 +87,7 @@ class LoraBody(Body):
     train_mlp: bool = True
     train_attn: bool = True
 
-    def to_lora(self) -> LoraConfig:
+    def lora(self) -> LoraConfig:
         """The adapter as the engine knows it."""
         return LoraConfig(
             rank=self.rank,
@@ -115,8 +126,8 @@ class CreateModelBody(Body):
     lora_config: LoraBody | None = None
     optimizer_config: OptimizerBody = OptimizerBody()
 
-    def to_lora(self) -> LoraConfig:
-        """The adapter as the engine knows it.
+    def command(self) -> CreateModel:
+        """The command that creates the model.
 
         Raises:
             InvalidRequestError: No adapter is asked for, or one without any layer, or with
@@ -128,13 +139,19 @@ class CreateModelBody(Body):
                 "this server trains LoRA adapters only; send a lora_config "
                 "(create_lora_training_client does)"
             )
-        lora = self.lora_config.to_lora()
+        lora = self.lora_config.lora()
         if not (lora.train_attn or lora.train_mlp or lora.train_unembed):
             raise InvalidRequestError(
                 "set at least one of train_attn, train_mlp and train_unembed: "
                 "there is nothing to train"
             )
-        return lora
+        return CreateModel(
+            session_id=self.session_id,
+            model_seq_id=self.model_seq_id,
+            base_model=self.base_model,
+            lora=lora,
+            user_metadata=self.user_metadata,
+        )
 
 
 class ModelBody(Body):
@@ -160,8 +177,8 @@ class OptimStepBody(SequencedBody):
     adam_params: dict[str, object] | None = None
     optimizer_params: dict[str, object] | None = None
 
-    def to_adam(self) -> AdamParams:
-        """The step as the engine knows it.
+    def command(self) -> OptimStep:
+        """The command that takes the step.
 
         Raises:
             InvalidRequestError: It is not AdamW's, or a number is out of its range.
@@ -175,7 +192,8 @@ class OptimStepBody(SequencedBody):
             raise InvalidRequestError(
                 f"adam_params has no {unknown[0]!r}; it takes: {', '.join(sorted(known))}"
             )
-        return AdamParams(**given)  # type: ignore[arg-type]  # it checks its values itself
+        adam = AdamParams(**given)  # type: ignore[arg-type]  # it checks its values itself
+        return OptimStep(model_id=self.model_id, seq_id=self.seq_id, adam=adam)
 
 
 class SaveWeightsBody(SequencedBody):
@@ -186,6 +204,21 @@ class SaveWeightsBody(SequencedBody):
     overwrite: bool = False
     user_metadata: UserMetadata = None
 
+    def command(self) -> SaveWeights:
+        """The command that writes the checkpoint.
+
+        Raises:
+            InvalidRequestError: The name cannot be a checkpoint's.
+        """
+        return SaveWeights(
+            model_id=self.model_id,
+            seq_id=self.seq_id,
+            path=CheckpointPath(self.model_id, "weights", self.path or f"{self.seq_id:06d}"),
+            overwrite=self.overwrite,
+            ttl_seconds=self.ttl_seconds,
+            user_metadata=self.user_metadata,
+        )
+
 
 class SaveSamplerBody(SequencedBody):
     """``save_weights_for_sampler``: a named checkpoint, or a sampler without a name."""
@@ -195,6 +228,33 @@ class SaveSamplerBody(SequencedBody):
     kind: Literal["snapshot", "inflight"] = "snapshot"
     ttl_seconds: int | None = None
     user_metadata: UserMetadata = None
+
+    def command(self) -> SaveWeights | SaveForSampling:
+        """The command that writes the weights.
+
+        Raises:
+            InvalidRequestError: An inflight sampler is asked for, or the name cannot be a
+                checkpoint's.
+        """
+        if self.kind != "snapshot":
+            raise InvalidRequestError(
+                "this server has no inflight samplers; save a snapshot after each step"
+            )
+        if self.sampling_session_seq_id is not None:
+            return SaveForSampling(
+                model_id=self.model_id,
+                seq_id=self.seq_id,
+                sampling_session_seq_id=self.sampling_session_seq_id,
+            )
+        name = self.path or f"{self.seq_id:06d}"
+        return SaveWeights(
+            model_id=self.model_id,
+            seq_id=self.seq_id,
+            path=CheckpointPath(self.model_id, "sampler_weights", name),
+            overwrite=True,
+            ttl_seconds=self.ttl_seconds,
+            user_metadata=self.user_metadata,
+        )
 
 
 class LoadWeightsBody(Body):
@@ -211,11 +271,12 @@ class LoadWeightsBody(Body):
     optimizer_config: OptimizerBody | None = None
     weights_access_token: str | None = None
 
-    def check(self) -> None:
-        """Refuse what this server does not do.
+    def command(self) -> LoadWeights | CreateModelFrom:
+        """The command that loads the weights.
 
         Raises:
-            InvalidRequestError: An access token, or another optimizer than AdamW, is asked for.
+            InvalidRequestError: It is not said into which model; or an access token, another
+                optimizer than AdamW, or what is no checkpoint's path is asked for.
         """
         if self.weights_access_token is not None:
             raise InvalidRequestError(
@@ -223,6 +284,21 @@ class LoadWeightsBody(Body):
             )
         if self.optimizer_config is not None:
             self.optimizer_config.check()
+        path = CheckpointPath.parse(self.path)
+        if self.model_id is not None and self.seq_id is not None:
+            return LoadWeights(
+                model_id=self.model_id, seq_id=self.seq_id, path=path, optimizer=self.optimizer
+            )
+        if self.session_id is None or self.model_seq_id is None:
+            raise InvalidRequestError("send model_id and seq_id, or session_id and model_seq_id")
+        return CreateModelFrom(
+            session_id=self.session_id,
+            model_seq_id=self.model_seq_id,
+            path=path,
+            optimizer=self.optimizer,
+            base_model=self.base_model,
+            user_metadata=self.user_metadata,
+        )
 
 
 class CreateSamplingSessionBody(Body):
@@ -232,6 +308,19 @@ class CreateSamplingSessionBody(Body):
     sampling_session_seq_id: int = Field(ge=0)
     base_model: str | None = None
     model_path: str | None = None
+
+    def command(self) -> CreateSamplingSession:
+        """The command that opens the sampling session.
+
+        Raises:
+            InvalidRequestError: ``model_path`` is no checkpoint's path.
+        """
+        return CreateSamplingSession(
+            session_id=self.session_id,
+            sampling_session_seq_id=self.sampling_session_seq_id,
+            base_model=self.base_model,
+            path=None if self.model_path is None else CheckpointPath.parse(self.model_path),
+        )
 
 
 class ChunkBody(BaseModel):
@@ -250,7 +339,7 @@ class PromptBody(Body):
 
 
 class SamplingParamsBody(Body):
-    """How to sample.
+    """Sampling parameters.
 
     ``stop``: ``None`` is the model's own end; texts come on top of it; token ids take its place,
     so an empty list is no end but ``max_tokens``.
@@ -263,24 +352,22 @@ class SamplingParamsBody(Body):
     top_k: int = Field(default=-1, ge=-1)
     top_p: FiniteFloat = Field(default=1.0, gt=0, le=1)
 
-    def to_params(self, eos_token_ids: tuple[int, ...]) -> SamplingParams:
-        """The parameters as the engine knows them.
+    @property
+    def ends_as_the_model_does(self) -> bool:
+        """True where the base model's own end tokens stop a sequence."""
+        return self.stop is None or any(isinstance(text, str) for text in self.stop)
 
-        Args:
-            eos_token_ids: What ends a sequence where the request names no stop tokens.
-        """
-        stop = [self.stop] if isinstance(self.stop, str) else self.stop
-        strings = tuple(text for text in stop or () if isinstance(text, str))
-        ids = tuple(token for token in stop or () if isinstance(token, int))
-        ends_as_the_model_does = stop is None or strings
+    def params(self) -> SamplingParams:
+        """The parameters as the engine knows them."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or ()
         return SamplingParams(
             max_tokens=self.max_tokens,
             temperature=self.temperature,
             top_k=self.top_k if self.top_k > 0 else -1,
             top_p=self.top_p,
             seed=self.seed,
-            stop_token_ids=eos_token_ids if ends_as_the_model_does else ids,
-            stop_strings=strings,
+            stop_token_ids=tuple(token for token in stop if isinstance(token, int)),
+            stop_strings=tuple(text for text in stop if isinstance(text, str)),
         )
 
 
@@ -302,16 +389,16 @@ class SampleBody(Body):
     prompt_logprobs_last_n: int | None = None
     record_stability_info: bool | None = None
 
-    def to_request(self, sampler_id: str | None, eos_token_ids: tuple[int, ...]) -> SampleRequest:
-        """The request as the engine knows it.
-
-        Args:
-            sampler_id: The weights to use; ``None`` is the base model.
-            eos_token_ids: What ends a sequence where the request names no stop tokens.
+    def command(self) -> Sample:
+        """The command that samples.
 
         Raises:
             InvalidRequestError: It asks for what this server does not do, or has no tokens.
         """
+        if self.sampling_session_id is None or self.seq_id is None:
+            raise InvalidRequestError(
+                "send sampling_session_id and seq_id (create_sampling_session gives the id)"
+            )
         for name in (
             "topk_sample_logprobs",
             "target_prompt_logprobs",
@@ -320,6 +407,22 @@ class SampleBody(Body):
         ):
             if getattr(self, name):
                 raise InvalidRequestError(f"this server does not support {name}")
+        return Sample(
+            sampling_session_id=self.sampling_session_id,
+            seq_id=self.seq_id,
+            request=SampleRequest(
+                adapter_id=None,
+                prompt=self._prompt(),
+                num_samples=self.num_samples,
+                params=self.sampling_params.params(),
+                prompt_logprobs=bool(self.prompt_logprobs),
+                topk_prompt_logprobs=self.topk_prompt_logprobs,
+            ),
+            ends_as_the_model_does=self.sampling_params.ends_as_the_model_does,
+            prompt_logprobs_last_n=self.prompt_logprobs_last_n,
+        )
+
+    def _prompt(self) -> IntArray:
         if any(chunk.type != "encoded_text" for chunk in self.prompt.chunks):
             raise InvalidRequestError("the prompt holds a chunk that is not text")
         prompt_P = concatenate_tokens([chunk.tokens for chunk in self.prompt.chunks])
@@ -329,14 +432,7 @@ class SampleBody(Body):
                 f"prompt_logprobs_last_n is {last_n}; it needs prompt_logprobs, and must be "
                 f"between 1 and {prompt_P.size - 1}"
             )
-        return SampleRequest(
-            sampler_id=sampler_id,
-            prompt=prompt_P,
-            num_samples=self.num_samples,
-            params=self.sampling_params.to_params(eos_token_ids),
-            prompt_logprobs=bool(self.prompt_logprobs),
-            topk_prompt_logprobs=self.topk_prompt_logprobs,
-        )
+        return prompt_P
 
 
 class RetrieveFutureBody(Body):
@@ -347,7 +443,7 @@ class RetrieveFutureBody(Body):
 
 
 class FuturesTargetBody(Body):
-    """Which requests ``retrieve_futures`` reports."""
+    """The requests that ``retrieve_futures`` reports."""
 
     sampling_session_id: str
     cloned_sampler_id: int = 0

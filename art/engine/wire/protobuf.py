@@ -1,6 +1,6 @@
 """The wire's binary messages, to and from the engine's own types.
 
-Conversion happens here and in :mod:`art.engine.wire.bodies`, once, at the edge. The schema is the
+Conversion happens here and in the modules beside, once, at the edge. The schema is the
 SDK's ``tinker.proto.tinker_public_pb2``; byte layouts are those that its comments state
 (little-endian arrays, row-major).
 """
@@ -8,7 +8,6 @@ SDK's ``tinker.proto.tinker_public_pb2``; byte layouts are those that its commen
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +15,8 @@ import zstandard
 from google.protobuf.message import DecodeError
 from tinker.proto import tinker_public_pb2 as pb
 
-from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
+from art.engine.commands import ForwardBackward
+from art.errors import InvalidRequestError, RequestTooLargeError
 from art.executors.types import (
     Datum,
     FloatArray,
@@ -28,10 +28,6 @@ from art.executors.types import (
 
 PROTOBUF = "application/x-protobuf"
 
-SDK_MIN = (0, 38)
-SDK_BELOW = (0, 39)
-"""The SDK versions that this server speaks with: the range that its tests run against."""
-
 _DTYPES: dict[int, np.dtype[np.generic]] = {
     pb.DTYPE_FLOAT32: np.dtype("<f4"),
     pb.DTYPE_INT64: np.dtype("<i8"),
@@ -39,36 +35,6 @@ _DTYPES: dict[int, np.dtype[np.generic]] = {
 }
 _EMPTY_TOPK_LOGPROB = -99999.0
 _MAX_SPARSE_CELLS = 1 << 28
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ForwardBackwardCall:
-    """A decoded ``forward_backward`` request; ``backward`` is false for ``forward``."""
-
-    data: list[Datum]
-    loss: LossFunction
-    backward: bool
-
-
-def check_sdk_version(version: str) -> None:
-    """Refuse a client whose SDK is not in the range that this server speaks with.
-
-    Args:
-        version: As the SDK reports it, such as ``"0.38.0"``.
-
-    Raises:
-        IncompatibleClientError: It is older or newer, or not a version.
-    """
-    try:
-        found = tuple(int(part) for part in version.split(".")[:2])
-    except ValueError:
-        found = ()
-    if not SDK_MIN <= found < SDK_BELOW:
-        low, high = (".".join(map(str, bound)) for bound in (SDK_MIN, SDK_BELOW))
-        raise IncompatibleClientError(
-            f"this server speaks with the tinker SDK >={low},<{high}, and the client uses "
-            f'{version!r}; install one in the range: pip install "tinker>={low},<{high}"'
-        )
 
 
 def decompress(body: bytes, *, max_bytes: int) -> bytes:
@@ -109,8 +75,8 @@ def parse_forward_backward(body: bytes) -> pb.ForwardBackwardRequest:
     return message
 
 
-def decode_forward_backward(message: pb.ForwardBackwardRequest) -> ForwardBackwardCall:
-    """Convert a parsed request.
+def decode_forward_backward(message: pb.ForwardBackwardRequest) -> ForwardBackward:
+    """Turn a parsed request into the engine's command.
 
     Raises:
         InvalidRequestError: It holds no data, an image, a text in the loss config, or a tensor
@@ -118,8 +84,10 @@ def decode_forward_backward(message: pb.ForwardBackwardRequest) -> ForwardBackwa
     """
     if not message.data:
         raise InvalidRequestError("the request holds no data")
-    return ForwardBackwardCall(
-        data=[_decode_datum(datum, index) for index, datum in enumerate(message.data)],
+    return ForwardBackward(
+        model_id=message.model_id,
+        seq_id=message.seq_id,
+        data=tuple(_decode_datum(datum, index) for index, datum in enumerate(message.data)),
         loss=LossFunction(name=message.loss_fn, config=_decode_loss_config(message)),
         backward=not message.forward_only,
     )

@@ -1,0 +1,1 @@
+"""Checks of this repository and tables made from it: for contributors, in no wheel."""
