@@ -51,17 +51,16 @@ _MODULES_OF_EXTRA = {
 }
 
 
-# The package whose names are held to the versions that they need before they are loaded.
-_HANDLERS = "art.megatron.model_support.handlers"
-
-
 def attach(
-    package_name: str,
+    package_name: str, *, guard: str | None = None
 ) -> "tuple[Callable[[str], object], Callable[[], list[str]], list[str]]":
     """Make a package lazy by the names in its ``__init__.pyi``.
 
     Args:
         package_name: The package's ``__name__``.
+        guard: The address of a function, as ``"module:name"``, that is called with the name of a
+            module of the package before that module is loaded, and raises to refuse it. Its own
+            module is imported then, and not before.
 
     Returns:
         ``__getattr__``, ``__dir__`` and ``__all__`` for the package (PEP 562).
@@ -70,10 +69,10 @@ def attach(
         ImportError: The stub is missing, or the package's loader cannot read it.
 
     The returned ``__getattr__`` raises ``AttributeError`` for a name that the stub does not list,
-    :class:`art.errors.MissingExtraError` where a name needs an engine that is not installed,
-    :class:`art.errors.DependencyFloorError` where a handler needs a newer one, and ``ImportError``
-    with its cause where the module behind a name cannot be loaded. A submodule that names come
-    from is an attribute too, as it is in a package that is not lazy.
+    :class:`art.errors.MissingExtraError` where a name needs an engine that is not installed, what
+    the guard raises, and ``ImportError`` with its cause where the module behind a name cannot be
+    loaded. A submodule that names come from is an attribute too, as it is in a package that is not
+    lazy.
 
     With ``ART_EAGER_IMPORT=1`` in the environment the package loads every name at once.
     """
@@ -89,6 +88,9 @@ def attach(
                     f"module {package_name!r} has no attribute {name!r}", name=name, obj=package
                 )
             module = name
+        if guard is not None:
+            # Before the import, which may fail deep inside of what the guard looks at.
+            _resolve(guard)(module)
         return _load(package_name, module, name)
 
     def __dir__() -> list[str]:
@@ -136,14 +138,17 @@ def read_stub(package: "ModuleType") -> dict[str, str]:
     return addresses
 
 
+def _resolve(address: str) -> "Callable[[str], object]":
+    from importlib import import_module
+
+    module, _, name = address.partition(":")
+    function: Callable[[str], object] = getattr(import_module(module), name)
+    return function
+
+
 def _load(package_name: str, module: str, name: str) -> object:
     import lazy_loader
 
-    if package_name == _HANDLERS:
-        # Before the import, which may fail deep inside of an engine that is too old.
-        from art.megatron.model_support.floors import require_floors_of
-
-        require_floors_of(module)
     # One name at a time, since lazy_loader has a switch of its own: with EAGER_IMPORT set, for
     # the sake of another library, it would load every engine, and fail at the first absent one.
     # It loads the name, and keeps it in the package so that `__getattr__` is not called again.

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 from art.cli.doctor_extras import Extra, installed_extras
 from art.cli.doctor_gpu import find_gpus
 from art.cli.doctor_server import ask_server
-from art.megatron.model_support.floors import installed_version
+from art.megatron.model_support.minimum_versions import installed_version
 
 _WIDTH = 100
 _OLDEST_PYTHON = (3, 11)

@@ -7,7 +7,7 @@ from functools import cache
 from importlib.metadata import metadata
 from typing import NamedTuple
 
-from art.megatron.model_support.floors import installed_version
+from art.megatron.model_support.minimum_versions import installed_version
 
 # What is of use only in a clone of the repository.
 _NOT_SHOWN = ("dev", "examples")

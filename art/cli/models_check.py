@@ -1,4 +1,4 @@
-"""What a model family lacks, on the terminal."""
+"""Output of ``art models check``: what a model family has and what it lacks."""
 
 import logging
 import textwrap
@@ -20,9 +20,9 @@ def show_check(key: str) -> int:
         1 if something is missing, else 0.
     """
     with warnings.catch_warnings():
-        # If the family itself was left out, that is what is found.
+        # If the family itself was left out, a finding gives the reason.
         warnings.simplefilter("ignore", ModelSupportPluginWarning)
-        # What megatron says of its own optional parts as it loads is not about the family.
+        # As it loads, megatron warns of its own optional parts, which says nothing of the family.
         warnings.filterwarnings("ignore", module=r"megatron\.")
         logging.getLogger("megatron").setLevel(logging.WARNING)
         findings = check_family(key)

@@ -7,10 +7,11 @@ if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 _DESCRIPTION = """\
-List the model families that art's megatron engine knows, its own and those of plug-ins: their
-models, the modules that get a LoRA adapter, whether they have experts (MoE), how far vLLM serves
-their adapters, the versions they need, and whether their engine is installed here. No engine is
-imported. `art models check KEY` says what a family lacks.
+List the model families that art's megatron engine knows, its own and those of plug-ins: the model
+types of config.json that they read, their published models, the modules that get a LoRA adapter,
+whether they have experts (MoE), the state of vLLM's support for their adapters, the minimum
+versions that they need, and whether their engine is installed here. No engine is imported.
+`art models check KEY` says what a family lacks.
 """
 
 _EXAMPLES = """\
@@ -22,15 +23,15 @@ examples:
 """
 
 _CHECK_DESCRIPTION = """\
-Say what a model family has and what it lacks: spec, handler, and what the registry expects of
-both. Where the engine is installed, the handler is loaded and checked too. Exits with 1 if
-something is missing. For a family that does not exist yet, it says what to write.
+Check the spec and the handler of a model family. If the engine is installed, the handler is loaded
+and checked too. Exits with 1 if something is missing. For a family that does not exist yet, it says
+what to write.
 """
 
 _CHECK_EXAMPLES = """\
 examples:
   art models check qwen3_dense
-  art models check phi4_dense      a family to be: says what to write
+  art models check phi4_dense      not written yet: says what to write
 """
 
 
@@ -49,7 +50,7 @@ def add(commands: "Commands") -> None:
     parser.set_defaults(run=_list)
     check = parser.add_subparsers(title="commands", metavar="COMMAND").add_parser(
         "check",
-        help="say what a family lacks",
+        help="check that a family is complete",
         description=_CHECK_DESCRIPTION,
         epilog=_CHECK_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

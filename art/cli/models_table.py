@@ -1,4 +1,4 @@
-"""The table of model families, and the same as JSON."""
+"""Output of ``art models``: the table of model families, and the same as JSON."""
 
 import json
 import shutil
@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 
 from art.errors import ModelSupportPluginWarning
-from art.megatron.model_support.floors import installed_floors, installed_version
+from art.megatron.model_support.minimum_versions import check_versions, installed_version
 from art.megatron.model_support.plugins import list_model_support_plugins, source_of
 from art.megatron.model_support.registry import list_model_support_specs
 from art.megatron.model_support.spec import ModelSupportSpec
@@ -60,7 +60,7 @@ def show_json() -> None:
 
 def _specs() -> list[ModelSupportSpec]:
     with warnings.catch_warnings():
-        # What was left out is said below the table.
+        # Plug-ins that were left out are listed below the table.
         warnings.simplefilter("ignore", ModelSupportPluginWarning)
         return list_model_support_specs()
 
@@ -69,37 +69,38 @@ def _as_json(spec: ModelSupportSpec) -> dict[str, object]:
     return {
         "key": spec.key,
         "source": source_of(spec),
+        "model_types": spec.model_types,
         "models": spec.model_names,
         "target_modules": spec.default_target_modules,
         "is_moe": spec.is_moe,
         "native_vllm_lora_status": spec.native_vllm_lora_status,
-        "floors": [
+        "minimum_versions": [
             {
-                "distribution": entry.distribution,
-                "floor": entry.floor,
-                "installed": entry.installed,
-                "status": entry.status,
+                "distribution": check.distribution,
+                "minimum": check.minimum,
+                "installed": check.installed,
+                "status": check.status,
             }
-            for entry in installed_floors(spec.dependency_floor)
+            for check in check_versions(spec.dependency_floor)
         ],
     }
 
 
 def _row(spec: ModelSupportSpec, engine: str | None) -> tuple[str, ...]:
-    floors = installed_floors(spec.dependency_floor)
+    checks = check_versions(spec.dependency_floor)
     return (
         spec.key,
         "yes" if spec.is_moe else "no",
         spec.native_vllm_lora_status,
-        "yes" if engine and all(entry.status != "below" for entry in floors) else "no",
+        "yes" if engine and all(check.status != "below" for check in checks) else "no",
         str(len(spec.model_names)),
     )
 
 
-def _floors(spec: ModelSupportSpec) -> list[str]:
-    entries = installed_floors(spec.dependency_floor)
+def _minimum_versions(spec: ModelSupportSpec) -> list[str]:
+    checks = check_versions(spec.dependency_floor)
     # A commit is shown as git shortens it.
-    return [f"{entry.distribution}>={entry.floor[:10]}" for entry in entries] or ["none"]
+    return [f"{check.distribution}>={check.minimum[:10]}" for check in checks] or ["none"]
 
 
 def _width() -> int:
@@ -110,7 +111,7 @@ def _width() -> int:
 def _lay_out(
     specs: Sequence[ModelSupportSpec], engine: str | None, *, width: int, every_model: bool
 ) -> Iterator[str]:
-    """A row of short facts for each family; below it what is long, over the whole width."""
+    """Lay out a row of short facts for each family, and below it the long ones, indented."""
     rows = [_HEADER, *(_row(spec, engine) for spec in specs)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
@@ -120,15 +121,16 @@ def _lay_out(
     yield lines[0]
     for spec, line in zip(specs, lines[1:], strict=True):
         yield line
+        yield from _wrap("model types", spec.model_types or ["none"], width)
         yield from _wrap("models", spec.model_names, width, in_one_line=not every_model)
         yield from _wrap("target modules", spec.default_target_modules, width)
-        yield from _wrap("floors", _floors(spec), width)
+        yield from _wrap("minimum versions", _minimum_versions(spec), width)
 
 
 def _wrap(
     label: str, names: Sequence[str], width: int, *, in_one_line: bool = False
 ) -> Iterator[str]:
-    head = f"  {label:<14}  "
+    head = f"  {label:<16}  "
     room = width - len(head)
     shown = list(names)
     while in_one_line and len(shown) > 1 and len(_listed(shown, names)) > room:

@@ -139,7 +139,7 @@ def test_bfloat16_stays_near_transformers(tmp_path, name) -> None:
     ("field", "value", "message"),
     [
         ("num_experts_per_tok", 7, "there are 6 experts"),
-        ("num_experts_per_tok", 1, "its router learn nothing"),
+        ("num_experts_per_tok", 1, "its router learns nothing"),
         ("mlp_only_layers", [5], "mlp_only_layers"),
         ("mlp_only_layers", [0, 1], "no layer would have experts"),
         ("decoder_sparse_step", 3, "no layer would have experts"),
@@ -199,7 +199,7 @@ def test_a_vision_language_config_has_to_agree_with_itself() -> None:
         ("swiglu_limit", -1.0, "not negative"),
         ("sliding_window", None, "positive whole number"),
         ("layer_types", ["sliding_attention", "chunked_attention"], "for each of 2 layers"),
-        ("num_experts_per_tok", 1, "its router learn nothing"),
+        ("num_experts_per_tok", 1, "its router learns nothing"),
         ("experts_per_token", 2, "only 3"),
     ],
 )

@@ -69,8 +69,8 @@ def test_the_command_lists_it_with_where_it_comes_from(python: Python) -> None:
     (family,) = [family for family in families if family["key"] == "qwen2_5_dense"]
     assert family["source"] == "art-qwen2-5 0.1.0"
     assert len(family["models"]) == 14
-    (floor,) = family["floors"]
-    assert (floor["distribution"], floor["status"]) == ("transformers", "satisfied")
+    (minimum,) = family["minimum_versions"]
+    assert (minimum["distribution"], minimum["status"]) == ("transformers", "satisfied")
 
 
 def test_its_handler_is_complete_and_knows_its_family(python: Python) -> None:

@@ -1,4 +1,4 @@
-"""What an adapter is, whatever ranks hold it."""
+"""The config of an adapter, which does not depend on the ranks that hold it."""
 
 import math
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from art.errors import ConfigurationError
 
 
 @dataclass(frozen=True)
-class LoraConfig:
-    """The size of an adapter, what it adapts, and how it starts.
+class MegatronLoraConfig:
+    """The rank, the scale, the target modules and the seed of an adapter.
 
     Args:
         rank: Rows of every A, columns of every B; at least 1.
-        alpha: What an adapter adds is multiplied by ``alpha / rank``.
+        alpha: The adapter's output is multiplied by ``alpha / rank``.
         target_modules: The last part of Hugging Face's module names, such as ``"q_proj"``;
             ``"experts"`` is all routed experts.
-        seed: Of the initial A. B starts at zero.
+        seed: The seed of the initial A. B starts at zero.
 
     Raises:
-        ConfigurationError: A value cannot be used.
+        ConfigurationError: A value is out of range.
     """
 
     rank: int
@@ -32,9 +32,9 @@ class LoraConfig:
         if not (math.isfinite(self.alpha) and self.alpha > 0):
             raise ConfigurationError(f"alpha must be a positive number, not {self.alpha}")
         if not self.target_modules:
-            raise ConfigurationError("target_modules is empty, so there is nothing to adapt")
+            raise ConfigurationError("target_modules is empty; name at least one module to adapt")
 
     @property
     def scale(self) -> float:
-        """What an adapter adds is multiplied by this."""
+        """The factor on the adapter's output, ``alpha / rank``."""
         return self.alpha / self.rank

@@ -1,4 +1,4 @@
-"""Gradients of adapters, added up over the ranks that each saw a part."""
+"""Gradients of adapters, summed over the ranks that each computed a part of them."""
 
 from collections import defaultdict
 
@@ -13,11 +13,11 @@ from .injection import adapters_of
 def finalize_adapter_grads(model: nn.Module) -> None:
     """Complete the gradients of a model's adapters after the last backward pass of a step.
 
-    It takes the place of megatron's ``finalize_model_grads``, which knows nothing of adapters:
-    use one or the other. Adds up over tensor-parallel ranks where each saw a part of the
-    sequence, and over data-parallel ranks always. The loss of a data-parallel rank therefore has
-    to be its part of a sum: divide by the tokens of the whole batch, not by the rank's own.
-    Afterwards ranks that hold the same matrix hold the same gradient. All ranks have to call it.
+    Call it instead of megatron's ``finalize_model_grads``, which does not know adapters. It sums
+    over tensor-parallel ranks where each has seen a part of the sequence, and over data-parallel
+    ranks always. The loss of a data-parallel rank must therefore be its part of a sum: divide by
+    the tokens of the whole batch, not by the rank's own. Afterwards, ranks that hold the same
+    matrix hold the same gradient. All ranks must call it.
 
     Args:
         model: A model, or the part of one that a pipeline rank holds.
@@ -33,6 +33,7 @@ def finalize_adapter_grads(model: nn.Module) -> None:
             replicas[group] += [_gradient(parameter) for parameter in pair.parameters()]
             if adapter.sees_part_of_gradient:
                 partial[adapter.group].append(_gradient(pair.matrix(adapter.replicated)))
+    # First within a replica of the model, then over the replicas.
     for sums in (partial, replicas):
         for group, gradients in sums.items():
             _all_reduce(gradients, group)
@@ -40,7 +41,7 @@ def finalize_adapter_grads(model: nn.Module) -> None:
 
 def _gradient(parameter: nn.Parameter) -> Tensor:
     if parameter.grad is None:
-        # Another rank may have one: all have to take part in the sum.
+        # Another rank may have a gradient, and all ranks must take part in the sum.
         parameter.grad = torch.zeros_like(parameter)
     return parameter.grad
 
@@ -48,7 +49,7 @@ def _gradient(parameter: nn.Parameter) -> Tensor:
 def _all_reduce(gradients: list[Tensor], group: ProcessGroup) -> None:
     if group.size() == 1:
         return
-    # One message: the gradients are many and small.
+    # In one message, since the gradients are many and small.
     flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat, group=group)
     for gradient, total in zip(

@@ -1,4 +1,4 @@
-"""Adapters put into a model, and found there again."""
+"""Insertion of adapters into a model. Axes: T tokens, I input and O output features."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,27 +11,27 @@ from art.errors import ConfigurationError
 from art.megatron.model_support.protocol import ModelSupportHandler
 from art.megatron.model_support.spec import LoraTarget
 
-from .config import LoraConfig
+from .config import MegatronLoraConfig
 from .layers import ColumnAdapter, LinearAdapter, RowAdapter
 from .projections import column_fusion
 
 _ATTRIBUTE = "adapter"
 
 
-def add_adapters(model: GPTModel, handler: ModelSupportHandler, config: LoraConfig) -> None:
-    """Put adapters on a model's linear modules, and freeze everything else.
+def add_adapters(model: GPTModel, handler: ModelSupportHandler, config: MegatronLoraConfig) -> None:
+    """Add adapters to a model's linear modules, and freeze all other parameters.
 
-    The model computes what it did before, since every B starts at zero. Its own weights stay
-    where they are, under their names. All ranks of the model have to call it.
+    The model's outputs do not change yet, since every B starts at zero. Its own parameters keep
+    their memory and their names. All ranks of the model must call it.
 
     Args:
         model: A model, or the part of one that a pipeline rank holds.
         handler: The handler of the model's family.
-        config: The adapter.
+        config: The adapter's config.
 
     Raises:
         ConfigurationError: The model has adapters already, has no module of a name in
-            ``target_modules``, or has one that cannot be adapted.
+            ``target_modules``, or has such a module that cannot be adapted.
     """
     if next(adapters_of(model), None) is not None:
         raise ConfigurationError("the model has adapters already")
@@ -49,7 +49,7 @@ def add_adapters(model: GPTModel, handler: ModelSupportHandler, config: LoraConf
     for path, adapter in adapters.items():
         linear = model.get_submodule(path)
         linear.register_module(_ATTRIBUTE, adapter)
-        linear.register_forward_hook(_add)
+        linear.register_forward_hook(_add_adapter_output)
 
 
 def adapters_of(model: nn.Module) -> Iterator[LinearAdapter]:
@@ -61,7 +61,7 @@ def _adapter(
     path: str,
     linear: nn.Module,
     model: GPTModel,
-    config: LoraConfig,
+    config: MegatronLoraConfig,
     modules: dict[str, bool],
 ) -> LinearAdapter:
     if isinstance(linear, ColumnParallelLinear):
@@ -76,7 +76,7 @@ def _adapter(
 
 
 def _adapted(target: LoraTarget, wanted: Sequence[str]) -> dict[str, bool]:
-    """Say of each of a target's modules whether it is wanted."""
+    """Map each of a target's modules to True if it is wanted."""
     if "experts" in target.target_modules:
         chosen = not set(wanted).isdisjoint(target.target_modules)
         return dict.fromkeys(target.adapter_modules, chosen)
@@ -87,17 +87,17 @@ def _adapted(target: LoraTarget, wanted: Sequence[str]) -> dict[str, bool]:
 
 
 def _check_names(wanted: Sequence[str], targets: Sequence[LoraTarget]) -> None:
-    # A pipeline rank may lack a kind of layer that another has.
+    # A pipeline rank may lack a kind of layer that another rank has.
     group = parallel_state.get_pipeline_model_parallel_group()
     names = {name for target in targets for name in target.target_modules}
-    of_ranks: list[set[str]] = [set()] * group.size()
-    distributed.all_gather_object(of_ranks, names, group=group)
-    known = set().union(*of_ranks)
+    names_of_ranks: list[set[str]] = [set()] * group.size()
+    distributed.all_gather_object(names_of_ranks, names, group=group)
+    known = set().union(*names_of_ranks)
     projections = {"gate_proj", "up_proj", "down_proj"}
     if "experts" in known and "experts" not in wanted and 0 < len(projections & set(wanted)) < 3:
         raise ConfigurationError(
-            "an expert is adapted whole, since PEFT keeps its gate and up together: name all of "
-            f"{', '.join(sorted(projections))}, or experts"
+            "an expert is adapted whole, since PEFT keeps its gate and up together: name "
+            f"experts, or all of {', '.join(sorted(projections))}"
         )
     unknown = [name for name in wanted if name not in known]
     if unknown:
@@ -107,8 +107,9 @@ def _check_names(wanted: Sequence[str], targets: Sequence[LoraTarget]) -> None:
         )
 
 
-def _add(
+def _add_adapter_output(
     linear: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor | None]
 ) -> tuple[Tensor, Tensor | None]:
-    output, bias = outputs
-    return output + linear.get_submodule(_ATTRIBUTE)(inputs[0]), bias
+    x_TI = inputs[0]
+    output_TO, bias_O = outputs
+    return output_TO + linear.get_submodule(_ATTRIBUTE)(x_TI), bias_O

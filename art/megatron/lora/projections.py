@@ -1,9 +1,11 @@
-"""How the rows of Hugging Face's linear modules lie in megatron's fused ones.
+"""The rows of Hugging Face's linear modules in megatron's fused ones.
 
-A column-parallel linear module of megatron holds several projections: ``linear_qkv`` is q, k and
+A column-parallel linear module of megatron fuses several projections: ``linear_qkv`` is q, k and
 v, group by group; ``linear_fc1`` is gate, then up; a gated delta net's ``in_proj`` is q, k, v, z,
-b and a. Tensor-parallel ranks share out each section of rows by itself, so that a rank's gate
-belongs to its up.
+b and a. Each section of rows is sharded by itself over the tensor-parallel ranks, so that a rank
+holds the gates of its ups.
+
+Axes: O rows of the whole module, one for each output feature; o those of this rank.
 """
 
 from typing import NamedTuple
@@ -21,8 +23,8 @@ class Projection(NamedTuple):
 
     Args:
         module: Its name, such as ``"model.layers.0.self_attn.q_proj"``.
-        sections: Numbers of output rows, each shared out over the ranks by itself.
-        adapted: Whether it gets an adapter.
+        sections: Numbers of output rows, each sharded over the ranks by itself.
+        adapted: True if it gets an adapter.
     """
 
     module: str
@@ -36,7 +38,7 @@ class Projection(NamedTuple):
 
     @property
     def rows(self) -> int:
-        """Output rows on all ranks together."""
+        """Number of output rows on all ranks together."""
         return sum(self.sections)
 
 
@@ -45,8 +47,8 @@ class Fusion(NamedTuple):
 
     Args:
         projections: In the order of their rows.
-        groups: The rows are as many groups, each with the rows of every projection in turn.
-        unadapted_rows: Rows after those of the projections, which no adapter can have.
+        groups: Number of groups of rows; each has rows of every projection in turn.
+        unadapted_rows: Number of rows after those of the projections, which cannot be adapted.
     """
 
     projections: tuple[Projection, ...]
@@ -60,24 +62,26 @@ def column_fusion(
     config: TransformerConfig,
     modules: dict[str, bool],
 ) -> Fusion:
-    """Say what a column-parallel linear module consists of.
+    """List the projections that a column-parallel linear module fuses.
 
     Args:
         path: Its name in the model, such as ``"decoder.layers.0.mlp.linear_fc1"``.
         linear: The module.
         config: The model's config.
-        modules: Hugging Face's modules that it holds, in order, and whether each is adapted.
+        modules: Hugging Face's modules that it fuses, in order; True if one is adapted.
 
     Returns:
         Its projections.
 
     Raises:
-        ConfigurationError: The module is not one of those that are known here.
+        ConfigurationError: The module is of a kind that is not known here.
     """
     kind = path.rpartition(".")[2]
     known = {"linear_qkv": _qkv, "linear_fc1": _gate_up, "in_proj": _gated_delta_net}
     if kind not in known:
-        raise ConfigurationError(f"art cannot adapt {path}: it is none of {', '.join(known)}")
+        raise ConfigurationError(
+            f"art cannot adapt {path}: it adapts the column-parallel modules {', '.join(known)}"
+        )
     sections, groups = known[kind](linear, config, len(modules))
     projections = tuple(
         Projection(module, rows, adapted)
@@ -87,33 +91,33 @@ def column_fusion(
     return Fusion(projections, groups, rest)
 
 
-def local_rows(rows: Tensor, sections: tuple[int, ...], rank: int, size: int) -> Tensor:
+def local_rows(whole_O: Tensor, sections: tuple[int, ...], rank: int, size: int) -> Tensor:
     """Take the rows that one rank holds.
 
     Args:
-        rows: ``[sum(sections), ...]``.
-        sections: Each is shared out by itself.
+        whole_O: ``[O, ...]``.
+        sections: Numbers of rows, O in sum; each is sharded by itself.
         rank: The rank.
-        size: How many ranks there are.
+        size: Number of ranks.
 
     Returns:
-        ``[sum(sections) / size, ...]``.
+        ``[o, ...]``, where o is O / size.
     """
-    return torch.cat([section.chunk(size)[rank] for section in rows.split(sections)])
+    return torch.cat([section.chunk(size)[rank] for section in whole_O.split(sections)])
 
 
-def all_rows(parts: list[Tensor], sections: tuple[int, ...]) -> Tensor:
-    """Put the rows of all ranks together: the inverse of :func:`local_rows`.
+def all_rows(parts_o: list[Tensor], sections: tuple[int, ...]) -> Tensor:
+    """Assemble the rows of all ranks: the inverse of :func:`local_rows`.
 
     Args:
-        parts: ``[sum(sections) / size, ...]`` of each rank.
-        sections: Each is shared out by itself.
+        parts_o: ``[o, ...]`` of each rank.
+        sections: Numbers of rows, O in sum; each is sharded by itself.
 
     Returns:
-        ``[sum(sections), ...]``.
+        ``[O, ...]``.
     """
-    local = [rows // len(parts) for rows in sections]
-    by_section = zip(*(part.split(local) for part in parts), strict=True)
+    local_sections = [rows // len(parts_o) for rows in sections]
+    by_section = zip(*(part.split(local_sections) for part in parts_o), strict=True)
     return torch.cat([rows for section in by_section for rows in section])
 
 
@@ -121,7 +125,7 @@ def _qkv(
     linear: ColumnParallelLinear, config: TransformerConfig, modules: int
 ) -> tuple[list[tuple[int, ...]], int]:
     groups, head_dim = _known(config.num_query_groups), _known(config.kv_channels)
-    # A gated query's group is its queries, then as many gates.
+    # With an output gate, a group has its queries, then as many gates.
     query = config.num_attention_heads * head_dim * (2 if config.attention_output_gate else 1)
     return [(query,), (groups * head_dim,), (groups * head_dim,)], groups
 
@@ -130,7 +134,7 @@ def _gate_up(
     linear: ColumnParallelLinear, config: TransformerConfig, modules: int
 ) -> tuple[list[tuple[int, ...]], int]:
     half = linear.output_size // 2
-    # One adapter may be that of gate and up together, as transformers keeps experts.
+    # Gate and up may have one adapter, as in transformers' fused experts.
     return [(half, half)] if modules == 1 else [(half,), (half,)], 1
 
 
@@ -143,6 +147,6 @@ def _gated_delta_net(
 
 
 def _known(number: int | None) -> int:
-    # Megatron leaves no number of a layer that it has built unset.
+    # Megatron has set every number of a layer that it has built.
     assert number is not None
     return number

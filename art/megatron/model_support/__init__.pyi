@@ -2,8 +2,6 @@ from . import handlers as handlers
 from .plugins import ModelSupportPlugin as ModelSupportPlugin
 from .plugins import list_model_support_plugins as list_model_support_plugins
 from .protocol import ModelSupportHandler as ModelSupportHandler
-from .protocol import NativeVllmLoraStatus as NativeVllmLoraStatus
-from .protocol import RolloutWeightsMode as RolloutWeightsMode
 from .registry import DEFAULT_DENSE_SPEC as DEFAULT_DENSE_SPEC
 from .registry import GPT_OSS_MODELS as GPT_OSS_MODELS
 from .registry import GPT_OSS_SPEC as GPT_OSS_SPEC
@@ -35,3 +33,5 @@ from .spec import HandlerMeta as HandlerMeta
 from .spec import LayerFamilyInstance as LayerFamilyInstance
 from .spec import LoraTarget as LoraTarget
 from .spec import ModelSupportSpec as ModelSupportSpec
+from .spec import NativeVllmLoraStatus as NativeVllmLoraStatus
+from .spec import RolloutWeightsMode as RolloutWeightsMode

@@ -1,9 +1,10 @@
-"""What a model family has and what it lacks, point by point."""
+"""A check of a model family: its parts, each present or missing."""
 
 from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Final, Literal
 
+from art._lazy import read_stub
 from art.errors import (
     ArtError,
     DependencyFloorError,
@@ -12,15 +13,11 @@ from art.errors import (
 )
 
 from . import handlers
-from .floors import installed_floors
-from .plugins import list_model_support_plugins
+from .families import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS
+from .minimum_versions import check_versions
+from .plugins import list_model_support_plugins, source_of
 from .protocol import ModelSupportHandler
-from .registry import (
-    DEFAULT_DENSE_SPEC,
-    VALIDATED_MODEL_SUPPORT_SPECS,
-    get_model_support_handler_for_spec,
-    get_model_support_spec,
-)
+from .registry import get_model_support_handler_for_spec, get_model_support_spec
 from .spec import ModelSupportSpec, Record
 
 Status = Literal["ok", "missing", "unchecked"]
@@ -29,12 +26,12 @@ _HANDLERS = handlers.__name__
 
 
 class Finding(Record):
-    """One point that was looked at.
+    """The outcome of one check.
 
     Args:
-        subject: What was looked at, such as ``"stub line"``.
-        status: ``"unchecked"`` is what cannot be seen on this machine.
-        detail: What there is, or what to do.
+        subject: The part that was checked, such as ``"stub line"``.
+        status: ``"unchecked"`` if this machine lacks what the check needs.
+        detail: A description of the part, or the remedy.
     """
 
     __slots__ = ("subject", "status", "detail")
@@ -46,25 +43,25 @@ class Finding(Record):
 
 
 def check_family(key: str) -> list[Finding]:
-    """Look at everything that a family must have.
+    """Check every part that a family must have.
 
     Args:
         key: The family's key. It need not exist yet.
 
     Returns:
-        What was found, in the order in which to put it right. The handler is loaded, which
-        imports torch and megatron, if its engine is installed.
+        The findings, in the order in which to fix them. The handler is loaded, which imports
+        torch and megatron, if its engine is installed.
     """
     for plugin in list_model_support_plugins():
         if plugin.key == key and plugin.error is not None:
             return [_finding("spec", False, "", str(plugin.error))]
     spec = _find_spec(key)
     if spec is None:
-        return list(_check_what_is_to_be_written(key))
-    findings = [_finding("spec", True, f"{_source(spec)} has it", "")]
+        return list(_check_unwritten(key))
+    findings = [_finding("spec", True, f"{source_of(spec)} has it", "")]
     findings += _check_data(spec)
     findings += _check_address(spec)
-    findings += _check_floors(spec)
+    findings += _check_minimum_versions(spec)
     if all(finding.status != "missing" for finding in findings):
         findings += _check_handler(spec)
     return findings
@@ -76,30 +73,23 @@ def _find_spec(key: str) -> ModelSupportSpec | None:
     return next((spec for spec in (*built_in, *added) if spec.key == key), None)
 
 
-def _source(spec: ModelSupportSpec) -> str:
-    from .plugins import source_of
-
-    return source_of(spec)
-
-
-def _finding(subject: str, holds: bool, there: str, remedy: str) -> Finding:
+def _finding(subject: str, holds: bool, description: str, remedy: str) -> Finding:
     return Finding(
-        subject=subject, status="ok" if holds else "missing", detail=there if holds else remedy
+        subject=subject,
+        status="ok" if holds else "missing",
+        detail=description if holds else remedy,
     )
 
 
-def _check_what_is_to_be_written(key: str) -> Iterator[Finding]:
-    """A family that has no spec: the three places of one inside the project."""
-    from art._lazy import read_stub
-
+def _check_unwritten(key: str) -> Iterator[Finding]:
+    """Check a family without a spec: the three parts of one inside the project."""
     name = f"{key.upper()}_HANDLER"
     yield _finding(
         "spec",
         False,
         "",
-        f"write {key.upper()}_SPEC in model_support/registry.py, put it in "
-        "VALIDATED_MODEL_SUPPORT_SPECS, and export it in model_support/__init__.pyi. From another "
-        'distribution: an entry point of the group "art.model_support"',
+        f"write {key.upper()}_SPEC in model_support/families.py, or in another distribution with "
+        'an entry point of the group "art.model_support"',
     )
     yield _finding(
         "handler file",
@@ -116,13 +106,19 @@ def _check_what_is_to_be_written(key: str) -> Iterator[Finding]:
 
 
 def _check_data(spec: ModelSupportSpec) -> Iterator[Finding]:
+    yield _finding(
+        "model types",
+        bool(spec.model_types),
+        ", ".join(spec.model_types),
+        "give the spec model_types, the `model_type`s of config.json that its handler reads",
+    )
     names = spec.model_names
     lost = [name for name in names if get_model_support_spec(name) is not spec]
     malformed = [name for name in names if name.count("/") != 1]
     yield _finding(
         "model names",
         (bool(names) or spec is DEFAULT_DENSE_SPEC) and not lost and not malformed,
-        f"{len(names)} registered" if names else "for models that are not registered",
+        f"{len(names)} registered" if names else "for models that no family is registered for",
         f"not of the form owner/name: {malformed}"
         if malformed
         else f"another family has {lost}"
@@ -139,9 +135,7 @@ def _check_data(spec: ModelSupportSpec) -> Iterator[Finding]:
 
 
 def _check_address(spec: ModelSupportSpec) -> Iterator[Finding]:
-    """Where the handler is said to be, seen without importing it."""
-    from art._lazy import read_stub
-
+    """Check that the handler's address leads to a module, without importing it."""
     address = spec.handler.handler_name
     module, colon, _ = address.partition(":")
     if colon:
@@ -168,21 +162,22 @@ def _check_address(spec: ModelSupportSpec) -> Iterator[Finding]:
 def _exists(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ImportError:  # a parent package is absent, or is none
+    except ImportError:  # a parent is absent, or is not a package
         return False
 
 
-def _check_floors(spec: ModelSupportSpec) -> Iterator[Finding]:
-    for entry in installed_floors(spec.dependency_floor):
-        wanted = f"{entry.distribution}>={entry.floor}"
-        if entry.status == "below":
-            yield _finding("floor", False, "", f"{wanted}, but {entry.installed} is installed")
-        elif entry.status == "satisfied":
-            yield _finding("floor", True, f"{wanted}: {entry.installed} is installed", "")
+def _check_minimum_versions(spec: ModelSupportSpec) -> Iterator[Finding]:
+    subject = "minimum version"
+    for check in check_versions(spec.dependency_floor):
+        wanted = f"{check.distribution}>={check.minimum}"
+        if check.status == "below":
+            yield _finding(subject, False, "", f"{wanted}, but {check.installed} is installed")
+        elif check.status == "satisfied":
+            yield _finding(subject, True, f"{wanted}: {check.installed} is installed", "")
         else:
-            why = "is not installed here" if entry.status == "absent" else "is a commit"
-            detail = f"{entry.distribution} {why}: cannot compare with {entry.floor}"
-            yield Finding(subject="floor", status="unchecked", detail=detail)
+            reason = "it is not installed" if check.status == "absent" else "a commit has no order"
+            detail = f"{wanted} cannot be checked here: {reason}"
+            yield Finding(subject=subject, status="unchecked", detail=detail)
 
 
 def _check_handler(spec: ModelSupportSpec) -> Iterator[Finding]:
@@ -203,19 +198,19 @@ def _check_handler(spec: ModelSupportSpec) -> Iterator[Finding]:
         "handler meta",
         getattr(handler, "meta", None) == spec.handler,
         "is the spec's",
-        "set `meta = YOUR_SPEC.handler` in the handler's class",
+        "set `spec = YOUR_SPEC` in the subclass of FamilyHandler",
     )
     yield from _check_members(handler)
 
 
 def _unchecked_handler(spec: ModelSupportSpec) -> object:
-    """The handler of a plug-in that was refused, to say what it lacks; ``None`` if it is absent."""
+    """Load a plug-in's handler that was refused, to list what it lacks; ``None`` if absent."""
     from importlib import import_module
 
     module, _, name = spec.handler.handler_name.partition(":")
     try:
         return getattr(import_module(module), name, None)
-    except Exception:  # noqa: BLE001 - why it cannot be loaded has been said already
+    except Exception:  # noqa: BLE001 - the reason is in the finding before this one
         return None
 
 

@@ -6,10 +6,10 @@ An entry point has the family's key as its name, and leads to the family's spec.
     [project.entry-points."art.model_support"]
     qwen2_5_dense = "art_qwen2_5.spec:QWEN2_5_DENSE_SPEC"
 
-A plug-in can only add. One that cannot be loaded, or that claims a key or a model that is taken,
-is left out with a warning that names its distribution; all others, and art's own, are not touched.
-The registry asks here only for what it does not know itself, since ``importlib.metadata`` costs
-several times what a question does.
+A plug-in can only add. One that cannot be loaded, or that claims a key, a model name or a
+``model_type`` that is taken, is left out with a warning that names both sources; all others, and
+art's own, are unaffected. The registry asks here only for what it does not know itself, since
+``importlib.metadata`` costs several times what a question does.
 """
 
 import warnings
@@ -24,8 +24,9 @@ from art.errors import (
     ModelSupportPluginWarning,
 )
 
-from .protocol import ModelSupportHandler, NativeVllmLoraStatus, RolloutWeightsMode
-from .registry import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS
+from .families import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS
+from .literals import NativeVllmLoraStatus, RolloutWeightsMode
+from .protocol import ModelSupportHandler
 from .spec import DependencyFloor, HandlerMeta, ModelSupportSpec, Record
 
 GROUP = "art.model_support"
@@ -38,7 +39,7 @@ class ModelSupportPlugin(Record):
         key: The entry point's name, which is the family's key.
         distribution: The distribution that it comes from, with its version.
         spec: The family; ``None`` if it was refused.
-        error: Why it was refused; ``None`` if it was not.
+        error: The reason for which it was refused; ``None`` if it was not.
     """
 
     __slots__ = ("key", "distribution", "spec", "error")
@@ -62,17 +63,15 @@ def list_model_support_plugins() -> tuple[ModelSupportPlugin, ...]:
     """Load the specs of all plug-ins, once in a process. Their handlers are not loaded.
 
     Returns:
-        All plug-ins in the order of their distributions' names; of two that claim the same, the
-        first has it.
+        All plug-ins in the order of their distributions' names. Of two that claim the same name,
+        the first one has it.
 
     Warns:
-        ModelSupportPluginWarning: A plug-in was refused. Its ``error`` says why.
+        ModelSupportPluginWarning: A plug-in was refused. Its ``error`` gives the reason.
     """
-    owners = {
-        claim: "art"
-        for spec in (DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS)
-        for claim in _claims(spec)
-    }
+    owners = {claim: "art" for spec in VALIDATED_MODEL_SUPPORT_SPECS for claim in _claims(spec)}
+    # The default reads the model types of other families, and claims none.
+    owners["key", DEFAULT_DENSE_SPEC.key] = "art"
     plugins = []
     for point in sorted(entry_points(group=GROUP), key=lambda p: (_distribution(p), p.name)):
         distribution = _distribution(point)
@@ -124,7 +123,7 @@ def load_plugin_handler(spec: ModelSupportSpec) -> ModelSupportHandler:
 
     Raises:
         MissingExtraError: torch or megatron is not installed.
-        DependencyFloorError: A handler of art's that it builds on needs a newer engine.
+        DependencyFloorError: A handler of art's that it derives from needs a newer engine.
         ModelSupportPluginError: The module cannot be imported, or has no such handler.
     """
     from art._lazy import explain_missing
@@ -153,7 +152,7 @@ def load_plugin_handler(spec: ModelSupportSpec) -> ModelSupportHandler:
     if handler.meta != spec.handler:
         raise ModelSupportPluginError(
             f"{source}: {address} has the meta of {handler.meta.key!r}, not that of the spec: "
-            "set `meta = YOUR_SPEC.handler` in the handler's class"
+            "set `spec = YOUR_SPEC` in the subclass of FamilyHandler"
         )
     return handler
 
@@ -163,7 +162,11 @@ def _distribution(point: EntryPoint) -> str:
 
 
 def _claims(spec: ModelSupportSpec) -> list[tuple[str, str]]:
-    return [("key", spec.key), *(("model", name) for name in spec.model_names)]
+    return [
+        ("key", spec.key),
+        *(("model", name) for name in spec.model_names),
+        *(("model_type", name) for name in spec.model_types),
+    ]
 
 
 def _load_spec(point: EntryPoint, distribution: str) -> ModelSupportSpec:
@@ -185,11 +188,11 @@ def _load_spec(point: EntryPoint, distribution: str) -> ModelSupportSpec:
 
 
 def _problems(spec: ModelSupportSpec, key: str) -> list[str]:
-    """Check what a type checker would have: plug-ins come without one."""
+    """Check what a type checker would have checked, had the plug-in's author run one."""
     meta: object = spec.handler
     if not isinstance(meta, HandlerMeta):
         return [f"its handler is a {type(meta).__name__}; it must be a HandlerMeta"]
-    floor: object = spec.dependency_floor
+    versions: object = spec.dependency_floor
     address = str(meta.handler_name).partition(":")
     rules = {
         f"its spec has the key {meta.key!r}; name the entry point so": meta.key == key,
@@ -200,6 +203,7 @@ def _problems(spec: ModelSupportSpec, key: str) -> list[str]:
             spec.default_target_modules
         )
         and spec.default_target_modules,
+        "its model_types must be a tuple of names": _is_names(spec.model_types),
         "its model_names must be a tuple of names": _is_names(spec.model_names),
         f"its native_vllm_lora_status must be of {get_args(NativeVllmLoraStatus)}": (
             meta.native_vllm_lora_status in get_args(NativeVllmLoraStatus)
@@ -207,7 +211,7 @@ def _problems(spec: ModelSupportSpec, key: str) -> list[str]:
         f"its default_rollout_weights_mode must be of {get_args(RolloutWeightsMode)}": (
             spec.default_rollout_weights_mode in get_args(RolloutWeightsMode)
         ),
-        "its dependency_floor must be a DependencyFloor": isinstance(floor, DependencyFloor),
+        "its dependency_floor must be a DependencyFloor": isinstance(versions, DependencyFloor),
     }
     return [problem for problem, holds in rules.items() if not holds]
 

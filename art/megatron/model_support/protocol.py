@@ -1,8 +1,12 @@
-"""What a handler must offer. Apart from ``spec``, since ``typing`` is dear in a cold process."""
+"""The protocol of a family's handler: the code behind the data in :mod:`.spec`.
+
+In a module of its own, since importing ``typing`` is slow in a cold process.
+"""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from .literals import NativeVllmLoraStatus
 from .spec import HandlerMeta, LayerFamilyInstance, LoraTarget
 
 if TYPE_CHECKING:
@@ -14,9 +18,6 @@ if TYPE_CHECKING:
     from art.megatron.models.architecture import Architecture
     from art.megatron.weights.mapping import WeightMapping
 
-NativeVllmLoraStatus = Literal["disabled", "wip", "validated"]
-RolloutWeightsMode = Literal["lora", "merged"]
-
 
 @runtime_checkable
 class ModelSupportHandler(Protocol):
@@ -24,7 +25,7 @@ class ModelSupportHandler(Protocol):
 
     @property
     def meta(self) -> HandlerMeta:
-        """What the registry knows about the family too."""
+        """The facts that the registry also has."""
 
     @property
     def key(self) -> str:
@@ -32,14 +33,14 @@ class ModelSupportHandler(Protocol):
 
     @property
     def is_moe(self) -> bool:
-        """Whether the family routes tokens to experts, as in ``meta``."""
+        """True if the family routes tokens to experts, as in ``meta``."""
 
     @property
     def native_vllm_lora_status(self) -> NativeVllmLoraStatus:
-        """How far vLLM serves the family's LoRA tensors, as in ``meta``."""
+        """The state of vLLM's support for the family's LoRA tensors, as in ``meta``."""
 
     def read_config(self, config: "PretrainedConfig | Mapping[str, Any]") -> "Architecture":
-        """Read a Hugging Face config, every field of it.
+        """Read every field of a Hugging Face config.
 
         Args:
             config: A config of transformers, or the content of a ``config.json``.
@@ -53,13 +54,13 @@ class ModelSupportHandler(Protocol):
         """
 
     def weight_mapping(self, architecture: "Architecture") -> "WeightMapping":
-        """Say which Hugging Face tensors the parameters of a model are made of.
+        """Map a model's parameters to the Hugging Face tensors that they are made of.
 
         Args:
-            architecture: What :meth:`read_config` read.
+            architecture: The result of :meth:`read_config`.
 
         Returns:
-            The mapping of the whole model, whatever its ranks hold.
+            The mapping of the whole model; it does not depend on the ranks.
         """
 
     def collect_layer_families(self, config: "TransformerConfig") -> list[LayerFamilyInstance]:
@@ -69,7 +70,7 @@ class ModelSupportHandler(Protocol):
             config: The config of a model of this family.
 
         Returns:
-            Each kind once, attention first, with the layers that hold it.
+            Each kind once, attention first, with the layers that have it.
 
         Raises:
             ConfigurationError: The config is of another family.
@@ -92,26 +93,26 @@ class ModelSupportHandler(Protocol):
     def row_order(
         self, module: str, rows: int, *, adapter_config: Mapping[str, Any]
     ) -> "Tensor | None":
-        """Say in which order Hugging Face keeps the rows of an adapter's B.
+        """Give the order in which Hugging Face keeps the rows of an adapter's B.
 
         Args:
             module: The module, by the name that training gives it.
-            rows: How many rows its B has.
+            rows: Number of rows of its B.
             adapter_config: The adapter's PEFT config, with the base model's
                 ``num_attention_heads`` and ``num_key_value_heads``.
 
         Returns:
-            int64 ``[rows]``: for each of Hugging Face's rows its number as trained. ``None``
-            where the order is the same.
+            int64 ``[rows]``: for each of Hugging Face's rows, the row as trained. ``None`` if the
+            order is the same.
 
         Raises:
-            AdapterFormatError: The rows are not those of such a module.
+            AdapterFormatError: Such a module cannot have that number of rows.
         """
 
     def to_vllm_lora_tensors(
         self, tensors: "Mapping[str, Tensor]", *, adapter_config: Mapping[str, Any]
     ) -> "tuple[dict[str, Tensor], dict[str, Any]]":
-        """Turn an adapter's tensors, as trained, into those that vLLM loads.
+        """Convert an adapter's tensors, as trained, to those that vLLM loads.
 
         Args:
             tensors: The adapter by the names that training gives it.
@@ -127,7 +128,7 @@ class ModelSupportHandler(Protocol):
     def from_vllm_lora_tensors(
         self, tensors: "Mapping[str, Tensor]", *, adapter_config: Mapping[str, Any]
     ) -> "dict[str, Tensor]":
-        """Turn vLLM's tensors back into those that training loads.
+        """Convert vLLM's tensors back to those that training loads.
 
         Args:
             tensors: The adapter by the names that vLLM gives it.

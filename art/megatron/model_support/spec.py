@@ -1,4 +1,4 @@
-"""What is known about a model family without running it: plain frozen data.
+"""Records of what is known about a model family without running it: plain frozen data.
 
 The records are small classes with ``__slots__`` instead of dataclasses, named tuples or pydantic
 models, because a registry question is answered in a cold process: ``typing`` alone costs as much
@@ -9,18 +9,24 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-    from .protocol import ModelSupportHandler as ModelSupportHandler
-    from .protocol import NativeVllmLoraStatus as NativeVllmLoraStatus
-    from .protocol import RolloutWeightsMode as RolloutWeightsMode
+    from .literals import NativeVllmLoraStatus as NativeVllmLoraStatus
+    from .literals import RolloutWeightsMode as RolloutWeightsMode
 else:
+    # ART's address of three names that need `typing`, each with the module that has it. By name,
+    # since the protocol is itself written in terms of these records.
+    _LOADED_WHEN_TOUCHED = {
+        "ModelSupportHandler": "protocol",
+        "NativeVllmLoraStatus": "literals",
+        "RolloutWeightsMode": "literals",
+    }
 
     def __getattr__(name: str) -> object:
-        # ART's address of these three. They need `typing`, which the data must not load.
-        if name in ("ModelSupportHandler", "NativeVllmLoraStatus", "RolloutWeightsMode"):
-            from . import protocol
+        module = _LOADED_WHEN_TOUCHED.get(name)
+        if module is None:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        from importlib import import_module
 
-            return getattr(protocol, name)
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        return getattr(import_module(f"{__package__}.{module}"), name)
 
 
 class Record:
@@ -54,13 +60,13 @@ class Record:
 
 
 class DependencyFloor(Record):
-    """The lowest versions that a family works with; ``None`` is no floor.
+    """The minimum versions that a family needs; ``None`` is no minimum.
 
     Args:
         transformers: Version of transformers.
         vllm: Version of vLLM.
         megatron_bridge: Version, or full commit, of Megatron-Bridge. art's own handlers do not use
-            it, so art's own families have no such floor.
+            it, so art's own families leave it out.
         megatron_core: Version of megatron-core.
     """
 
@@ -81,14 +87,15 @@ class DependencyFloor(Record):
 
 
 class HandlerMeta(Record):
-    """What the registry and the handler of a family both need to know, said once.
+    """The facts that the registry and the handler of a family share.
 
     Args:
         key: The family's key, such as ``"qwen3_dense"``.
         handler_name: The name that :mod:`art.megatron.model_support.handlers` exports the handler
             by, such as ``"QWEN3_DENSE_HANDLER"``.
-        is_moe: Whether the family routes tokens to experts.
-        native_vllm_lora_status: How far vLLM serves the family's LoRA tensors as they are.
+        is_moe: True if the family routes tokens to experts.
+        native_vllm_lora_status: The state of vLLM's support for the family's LoRA tensors:
+            ``"validated"`` by tests, ``"wip"`` (work in progress) or ``"disabled"``.
     """
 
     __slots__ = ("key", "handler_name", "is_moe", "native_vllm_lora_status")
@@ -115,14 +122,19 @@ class ModelSupportSpec(Record):
             ``native_vllm_lora_status`` are read from it.
         default_target_modules: The Hugging Face module names that get a LoRA adapter when a
             config names none.
-        model_names: Hugging Face names of the family's published models.
-        default_rollout_weights_mode: Whether rollouts use the adapter or merged weights.
-        dependency_floor: The lowest versions that the family works with.
+        model_types: Each ``model_type`` of a ``config.json`` that the family's handler reads, such
+            as ``"qwen3"``. By these a local folder or a downloaded fine-tune is recognised.
+        model_names: Hugging Face names of the family's published models, which are recognised
+            without a file.
+        default_rollout_weights_mode: ``"lora"`` if rollouts use the adapter, ``"merged"`` if they
+            need it merged into the weights.
+        dependency_floor: The minimum versions that the family needs.
     """
 
     __slots__ = (
         "handler",
         "default_target_modules",
+        "model_types",
         "model_names",
         "default_rollout_weights_mode",
         "dependency_floor",
@@ -133,12 +145,14 @@ class ModelSupportSpec(Record):
         *,
         handler: HandlerMeta,
         default_target_modules: tuple[str, ...],
+        model_types: tuple[str, ...] = (),
         model_names: tuple[str, ...] = (),
         default_rollout_weights_mode: "RolloutWeightsMode" = "lora",
         dependency_floor: DependencyFloor = DependencyFloor(),  # noqa: B008 - it is frozen
     ) -> None:
         self.handler: Final = handler
         self.default_target_modules: Final = default_target_modules
+        self.model_types: Final = model_types
         self.model_names: Final = model_names
         self.default_rollout_weights_mode: Final[RolloutWeightsMode] = default_rollout_weights_mode
         self.dependency_floor: Final = dependency_floor
@@ -155,24 +169,24 @@ class ModelSupportSpec(Record):
 
     @property
     def is_moe(self) -> bool:
-        """Whether the family routes tokens to experts."""
+        """True if the family routes tokens to experts."""
         return self.handler.is_moe
 
     @property
     def native_vllm_lora_status(self) -> "NativeVllmLoraStatus":
-        """How far vLLM serves the family's LoRA tensors as they are."""
+        """The state of vLLM's support for the family's LoRA tensors."""
         return self.handler.native_vllm_lora_status
 
 
 class LayerFamilyInstance(Record):
-    """One kind of layer in a model, and the layers that are of it.
+    """One kind of layer in a model, and the layers of that kind.
 
     Args:
         key: ``"standard_attention"``, ``"gated_delta_net_attention"``, ``"dense_mlp"``,
             ``"grouped_moe_mlp"`` or ``"shared_experts_mlp"``.
-        layer_indices: The layers that hold it, counted from 0 as Hugging Face counts; not empty.
-        module_path: Where it sits in a ``TransformerLayer``, such as ``"mlp.shared_experts"``.
-        module_type: The class of megatron-core that it is, such as ``"SharedExpertMLP"``.
+        layer_indices: The layers that have it, counted from 0 as Hugging Face counts; not empty.
+        module_path: Its path in a ``TransformerLayer``, such as ``"mlp.shared_experts"``.
+        module_type: Its class in megatron-core, such as ``"SharedExpertMLP"``.
     """
 
     __slots__ = ("key", "layer_indices", "module_path", "module_type")
@@ -187,12 +201,12 @@ class LayerFamilyInstance(Record):
 
     @property
     def count(self) -> int:
-        """How many layers hold it."""
+        """The number of layers that have it."""
         return len(self.layer_indices)
 
     @property
     def layer_index(self) -> int:
-        """The first layer that holds it."""
+        """The first layer that has it."""
         return self.layer_indices[0]
 
 
@@ -201,10 +215,10 @@ class LoraTarget(Record):
 
     Args:
         module_path: Its name in the model, such as ``"decoder.layers.0.mlp.linear_fc1"``.
-        target_modules: A LoRA config that names any of these adapts it, such as
-            ``("gate_proj", "up_proj")``. Experts also go by ``"experts"``.
-        adapter_modules: What its adapter's tensors are named by, as trained: Hugging Face's
-            modules whose weights it holds, such as ``("model.layers.0.mlp.gate_proj", ...)``.
+        target_modules: The names by which a LoRA config asks for it, such as
+            ``("gate_proj", "up_proj")``; any of them is enough. Experts are also ``"experts"``.
+        adapter_modules: The Hugging Face modules whose weights it holds, such as
+            ``("model.layers.0.mlp.gate_proj", ...)``. Its adapter's tensors are named by them.
     """
 
     __slots__ = ("module_path", "target_modules", "adapter_modules")

@@ -1,4 +1,4 @@
-"""A model as its family's handler reads it from a Hugging Face config."""
+"""The architecture of a model, as its family's handler reads it from a Hugging Face config."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from .rope import Rope
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a model computes, whatever ranks and dtype it is built for.
+    """The computation of a model. It depends on neither ranks nor dtype.
 
     Args:
-        transformer: Arguments of megatron's ``TransformerConfig`` that say what its layers are.
+        transformer: Arguments of megatron's ``TransformerConfig`` that describe the layers.
         vocab_size: Tokens in the vocabulary, before padding.
         max_sequence_length: The longest context, in tokens.
-        rope: The rotation of queries and keys.
-        tied_embeddings: Whether the output layer's weight is the embedding's.
-        tensor_prefix: What the names of the decoder's tensors start with in a checkpoint.
+        rope: The rotary embedding of queries and keys.
+        tied_embeddings: True if the output layer shares its weight with the embedding.
+        tensor_prefix: The prefix of the names of the decoder's tensors in a checkpoint.
     """
 
     transformer: Mapping[str, Any]

@@ -1,4 +1,7 @@
-"""From an :class:`Architecture` to the part of a ``GPTModel`` that this rank holds."""
+"""Construction of the part of a ``GPTModel`` that this rank holds, from an architecture.
+
+Axes: S positions, B sequences of a batch, V vocabulary; v is this rank's part of the vocabulary.
+"""
 
 from collections.abc import Mapping
 
@@ -17,19 +20,20 @@ from .layer_spec import decoder_spec
 def transformer_config(
     architecture: Architecture, *, dtype: torch.dtype, sequence_parallel: bool = False
 ) -> TransformerConfig:
-    """Describe a model for the parallelism that ``parallel_state`` has.
+    """Make megatron's config of a model, for the parallelism that ``parallel_state`` has.
 
     Args:
         architecture: The model.
-        dtype: Of weights and activations: float32, bfloat16 or float16.
-        sequence_parallel: Whether tensor-parallel ranks also share out the sequence between the
+        dtype: The dtype of weights and activations: float32, bfloat16 or float16.
+        sequence_parallel: True to shard the sequence over the tensor-parallel ranks between the
             matrix products.
 
     Returns:
         Megatron's config.
 
     Raises:
-        ConfigurationError: The model cannot be divided among the ranks, or the dtype is another.
+        ConfigurationError: The model cannot be sharded over these ranks, or the dtype is not
+            supported.
     """
     if dtype not in (torch.float32, torch.bfloat16, torch.float16):
         raise ConfigurationError(f"dtype must be float32, bfloat16 or float16, not {dtype}")
@@ -54,8 +58,8 @@ def transformer_config(
         pipeline_model_parallel_size=sizes["pipeline"],
         expert_model_parallel_size=sizes["expert"],
         expert_tensor_parallel_size=sizes["expert tensor"],
-        # Where ranks share an expert, each has to see all of its tokens: alltoall would gather
-        # them in unequal parts, which gloo cannot do.
+        # With expert tensor parallelism each rank must see all tokens of its experts: alltoall
+        # would gather them in unequal parts, which gloo cannot do.
         moe_token_dispatcher_type="allgather" if sizes["expert tensor"] > 1 else "alltoall",
         sequence_parallel=sequence_parallel and sizes["tensor"] > 1,
         params_dtype=dtype,
@@ -71,14 +75,14 @@ def transformer_config(
 
 
 def build_model(architecture: Architecture, config: TransformerConfig) -> GPTModel:
-    """Build this rank's part of a model. Its weights hold whatever was in memory.
+    """Build this rank's part of a model. Its weights are not initialised.
 
-    The rows that pad the vocabulary answer with the dtype's lowest number, so that no softmax
-    gives them any probability.
+    The logits of the rows that pad the vocabulary are the dtype's lowest number, so that a softmax
+    gives them no probability.
 
     Args:
         architecture: The model.
-        config: What :func:`transformer_config` made of it.
+        config: Its config, made by :func:`transformer_config`.
 
     Returns:
         The model, on this rank's device.
@@ -94,10 +98,10 @@ def build_model(architecture: Architecture, config: TransformerConfig) -> GPTMod
         share_embeddings_and_output_weights=architecture.tied_embeddings,
         position_embedding_type="rope",
     )
-    # Megatron's own scaling has Llama 3.1's constants written into it, but for one.
+    # Megatron's own scaling hard-codes all of Llama 3.1's constants but one.
     model.rotary_pos_emb.inv_freq = architecture.rope.inverse_frequencies()
     if torch.cuda.is_available():
-        # Megatron makes routers and the gates of shared experts on the CPU, always.
+        # Megatron always makes routers and the gates of shared experts on the CPU.
         model.cuda(torch.cuda.current_device())
     if model.post_process:
         _silence_padding(model, architecture.vocab_size, tensor)
@@ -114,18 +118,18 @@ def _silence_padding(model: GPTModel, vocab_size: int, tensor: int) -> None:
     first = parallel_state.get_tensor_model_parallel_rank() * rows
 
     def silence(layer: nn.Module, inputs: object, outputs: tuple[Tensor, Tensor | None]) -> None:
-        logits = outputs[0]
-        # This rank's rows, or all of them where the caller had them gathered.
-        real = max(0, vocab_size - first) if logits.shape[-1] == rows else vocab_size
+        logits_SBv = outputs[0]
+        # This rank's part of the vocabulary, or all of it if the caller had it gathered.
+        real = max(0, vocab_size - first) if logits_SBv.shape[-1] == rows else vocab_size
         # In place: logits are the largest tensor of a step. Finite, so that 0 * log(0) stays 0.
-        logits[..., real:] = torch.finfo(logits.dtype).min
+        logits_SBv[..., real:] = torch.finfo(logits_SBv.dtype).min
 
     if rows * tensor != vocab_size:
         model.output_layer.register_forward_hook(silence)
 
 
-# What megatron calls the fields, what Hugging Face does, and what has to divide them.
-_SHARED_OUT = (
+# Each field by megatron's name and by Hugging Face's, and the parallelism that must divide it.
+_SHARDED = (
     ("num_layers", "num_hidden_layers", "pipeline"),
     ("num_moe_experts", "num_experts", "expert"),
     ("moe_ffn_hidden_size", "moe_intermediate_size", "expert tensor"),
@@ -146,15 +150,15 @@ def _check_divisible(architecture: Architecture, sizes: Mapping[str, int]) -> No
         )
     biased_experts = transformer["add_bias_linear"] and transformer.get("num_moe_experts")
     if sizes["expert tensor"] > 1 and biased_experts:
-        # Megatron refuses too: each of an expert's ranks would add the whole bias.
+        # Megatron refuses this too: each rank of an expert would add the whole bias.
         raise ConfigurationError(
             f"expert tensor parallelism is {sizes['expert tensor']}, but experts with biases "
-            "cannot be shared out: it must be 1"
+            "cannot be sharded: it must be 1"
         )
-    for name, hf_name, parallelism in _SHARED_OUT:
+    for name, hf_name, parallelism in _SHARDED:
         value = transformer.get(name)
         if value is not None and value % sizes[parallelism]:
             raise ConfigurationError(
-                f"{hf_name}={value} cannot be shared out evenly: {parallelism} parallelism is "
+                f"{hf_name}={value} cannot be sharded evenly: {parallelism} parallelism is "
                 f"{sizes[parallelism]}, which does not divide it"
             )

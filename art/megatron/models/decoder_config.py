@@ -1,4 +1,4 @@
-"""The fields that the configs of all families have, and what megatron calls them."""
+"""Readers of the config fields that families share, which give megatron's arguments."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from .rope import read_rope
 
 
 def read_attention(fields: ConfigFields) -> dict[str, Any]:
-    """Read what the layers of every family have: sizes, heads and norms.
+    """Read the fields that the layers of every family have: sizes, heads and norms.
 
     Args:
         fields: The fields of a Hugging Face config.
@@ -34,7 +34,7 @@ def read_attention(fields: ConfigFields) -> dict[str, Any]:
         "hidden_size": hidden,
         "num_attention_heads": heads,
         "num_query_groups": groups,
-        # Qwen2 has no field for it.
+        # Qwen2 has no head_dim.
         "kv_channels": fields.integer("head_dim") if "head_dim" in fields else hidden // heads,
         "layernorm_epsilon": fields.number("rms_norm_eps"),
         "attention_dropout": fields.number("attention_dropout"),
@@ -44,11 +44,11 @@ def read_attention(fields: ConfigFields) -> dict[str, Any]:
 
 
 def read_sliding_window(fields: ConfigFields, layers: int) -> dict[str, Any]:
-    """Read the fields about sliding windows of a family whose ``layer_types`` say who has one.
+    """Read the fields about sliding windows, for a family that lists them in ``layer_types``.
 
     Args:
         fields: The fields of a Hugging Face config.
-        layers: How many layers there are.
+        layers: Number of layers.
 
     Returns:
         Arguments of ``TransformerConfig``.
@@ -61,18 +61,18 @@ def read_sliding_window(fields: ConfigFields, layers: int) -> dict[str, Any]:
         fields.without_effect("sliding_window")
         return {}
     return {
-        # Hugging Face counts the token itself, megatron those before it.
+        # Hugging Face counts the token itself, megatron only those before it.
         "window_size": (fields.integer("sliding_window") - 1, 0),
         "window_attn_skip_freq": [int(kind == "sliding_attention") for kind in types],
     }
 
 
 def refuse_sliding_window(fields: ConfigFields, layers: int) -> None:
-    """Read the fields about sliding windows: no layer may have one.
+    """Read the fields about sliding windows and refuse any.
 
     Args:
         fields: The fields of a Hugging Face config.
-        layers: How many layers there are.
+        layers: Number of layers.
 
     Raises:
         ConfigurationError: A layer has a sliding window.
@@ -86,12 +86,12 @@ def refuse_sliding_window(fields: ConfigFields, layers: int) -> None:
 def read_experts(
     fields: ConfigFields, *, normalized: bool, intermediate_size: str = "moe_intermediate_size"
 ) -> dict[str, Any]:
-    """Read what every family with routed experts has.
+    """Read the fields that every family with routed experts has.
 
     Args:
         fields: The fields of a Hugging Face config.
-        normalized: Whether the probabilities of the chosen experts sum to 1.
-        intermediate_size: The field with an expert's intermediate size.
+        normalized: True if the probabilities of the chosen experts sum to 1.
+        intermediate_size: The name of the field with an expert's intermediate size.
 
     Returns:
         Arguments of ``TransformerConfig``.
@@ -106,7 +106,7 @@ def read_experts(
         raise fields.unsupported("num_experts_per_tok", f"there are {experts} experts", chosen)
     if chosen == 1 and normalized:
         reason = (
-            "the probability of a single expert would always be 1, and its router learn nothing"
+            "the probability of a single expert would always be 1, so its router learns nothing"
         )
         raise fields.unsupported("num_experts_per_tok", reason, chosen)
     return {
@@ -115,7 +115,7 @@ def read_experts(
         "moe_router_topk": chosen,
         "moe_ffn_hidden_size": fields.integer(intermediate_size),
         "moe_router_dtype": "fp32",
-        # A balance of load is pre-training's aim; a policy's gradient has none.
+        # Load balancing is for pre-training; it would bias the policy gradient.
         "moe_router_load_balancing_type": "none",
     }
 
@@ -127,12 +127,12 @@ def finish(
     partial_rotary: bool = False,
     tensor_prefix: str = "model.",
 ) -> Architecture:
-    """Read the fields that are not of the layers, and refuse the rest.
+    """Read the fields that are not about layers, and refuse the rest.
 
     Args:
-        fields: What is left of the fields of a Hugging Face config.
+        fields: The remaining fields of a Hugging Face config.
         transformer: Arguments of ``TransformerConfig``.
-        partial_rotary: Whether the family may rotate a part of each head only.
+        partial_rotary: True if the family may rotate only a part of each head.
         tensor_prefix: See :class:`Architecture`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Hugging Face configs, read field by field: what nobody reads is refused, never ignored."""
+"""Hugging Face configs, read field by field: a field that is not read is refused, not ignored."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -9,8 +9,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from art.errors import ConfigurationError
 
-# What does not change a forward pass over text: names, options of generation and of
-# transformers' own outputs and training, notes for other programs.
+# Fields that do not change a forward pass over text: names, options of generation and of
+# transformers' outputs and training, notes for other programs.
 _WITHOUT_EFFECT = (
     "architectures",
     "auto_map",
@@ -41,8 +41,8 @@ class ConfigFields:
 
     Args:
         fields: The fields by name.
-        owner: What error messages call the family, such as ``"qwen3_dense"``.
-        path: Where the fields are in the config, such as ``"rope_parameters."``.
+        owner: The family in error messages, such as ``"qwen3_dense"``.
+        path: The path of the fields in the config, such as ``"rope_parameters."``.
     """
 
     def __init__(self, fields: Mapping[str, Any], owner: str, path: str = "") -> None:
@@ -62,7 +62,7 @@ class ConfigFields:
         """
         if name not in self._fields:
             raise ConfigurationError(
-                f"a {self._owner} model's config has no {self._path}{name}, which is needed"
+                f"a {self._owner} model's config needs {self._path}{name}, which is missing"
             )
         return self._fields.pop(name)
 
@@ -74,7 +74,7 @@ class ConfigFields:
         return value
 
     def number(self, name: str, *, default: float | None = None) -> float:
-        """Read a number that is not negative."""
+        """Read a non-negative number."""
         value = self.value(name) if default is None else self._fields.pop(name, default)
         if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1e30:
             raise self.unsupported(name, "it must be a number that is not negative", value)
@@ -95,14 +95,14 @@ class ConfigFields:
         return value
 
     def choice(self, name: str, allowed: Sequence[str]) -> str:
-        """Read one of some words."""
+        """Read one of several strings."""
         value = self.value(name)
         if value not in allowed:
             raise self.unsupported(name, f"supported are {', '.join(allowed)}", value)
         return str(value)
 
     def layer_types(self, layers: int, allowed: Iterable[str]) -> list[str]:
-        """Read what kind of attention each layer has."""
+        """Read the kind of attention of each layer."""
         value = self.value("layer_types")
         known = isinstance(value, list) and set(value) <= set(allowed)
         if not known or len(value) != layers:
@@ -111,12 +111,12 @@ class ConfigFields:
         return list(value)
 
     def require(self, name: str, expected: object, *, optional: bool = False) -> None:
-        """Read a field that has to have one value.
+        """Read a field that must have one value.
 
         Args:
             name: The field.
             expected: Its only supported value.
-            optional: Whether the field may be absent.
+            optional: True if the field may be absent.
         """
         if optional and name not in self._fields:
             return
@@ -125,21 +125,21 @@ class ConfigFields:
             raise self.unsupported(name, f"only {expected!r} is supported", value)
 
     def without_effect(self, *names: str) -> None:
-        """Pass over fields that cannot change a forward pass over text."""
+        """Skip fields that cannot change a forward pass over text."""
         for name in names:
             self._fields.pop(name, None)
 
-    def pass_over_the_common(self) -> None:
-        """Pass over what every config of transformers has, and what has no effect here."""
+    def skip_common_fields(self) -> None:
+        """Skip the fields of every transformers config that have no effect here."""
         self.without_effect(*_WITHOUT_EFFECT)
-        # The tokenizer's ids, and what transformers notes for itself, such as _name_or_path.
+        # The tokenizer's ids, and transformers' own notes, such as _name_or_path.
         for name in list(self._fields):
             if name.startswith("_") or name.endswith("_token_id"):
                 self.without_effect(name)
         self.require("is_encoder_decoder", False, optional=True)
 
     def setdefault(self, name: str, value: object) -> object:
-        """Look at a field without reading it; give it a value where it is absent."""
+        """Get a field without reading it; set it if it is absent."""
         return self._fields.setdefault(name, value)
 
     def section(self, name: str) -> "ConfigFields":
@@ -150,32 +150,32 @@ class ConfigFields:
         return ConfigFields(value, self._owner, f"{self._path}{name}.")
 
     def text_section(self, allowed: Sequence[str]) -> "ConfigFields":
-        """Read the part about text of a config that is also about images.
+        """Read the text section of a vision-language config.
 
         Args:
-            allowed: Its ``model_type``.
+            allowed: The values of its ``model_type`` that are supported.
         """
         text = self.section("text_config")
         if text.model_type not in allowed:
             raise text.unsupported("model_type", f"it must be {allowed[0]}", text.model_type)
-        text.pass_over_the_common()
-        # Whose copy of the field transformers goes by depends on the class that it loads.
+        text.skip_common_fields()
+        # Which copy of the field transformers uses depends on the class that it loads.
         tied = self.value("tie_word_embeddings")
         if text.setdefault("tie_word_embeddings", tied) != tied:
-            raise self.unsupported("tie_word_embeddings", "text_config says otherwise", tied)
+            raise self.unsupported("tie_word_embeddings", "text_config has another value", tied)
         self.without_effect("vision_config", "language_model_only")
         self.finish()
         return text
 
     def unsupported(self, name: str, reason: str, value: object = None) -> ConfigurationError:
-        """Make the error that says why a field cannot be used."""
+        """Make the error for a field that cannot be used."""
         shown = "" if value is None else f"={value!r}"
         return ConfigurationError(
             f"the config's {self._path}{name}{shown} cannot be used by {self._owner}: {reason}"
         )
 
     def finish(self) -> None:
-        """Refuse what was not read.
+        """Refuse the fields that were not read.
 
         Raises:
             ConfigurationError: A field is left. The message names all of them.
@@ -183,23 +183,23 @@ class ConfigFields:
         if self._fields:
             names = ", ".join(f"{self._path}{name}" for name in sorted(self._fields))
             raise ConfigurationError(
-                f"the config has fields that {self._owner} does not know: {names}. A field that "
-                "is ignored could change what the model computes, so none is"
+                f"the config has fields that {self._owner} does not know: {names}. They could "
+                "change what the model computes, so they are not ignored"
             )
 
 
 def read_fields(
     config: PretrainedConfig | Mapping[str, Any], model_types: Sequence[str], owner: str
 ) -> ConfigFields:
-    """Take the fields of a Hugging Face config, with transformers' defaults for absent ones.
+    """Get the fields of a Hugging Face config, with transformers' defaults for absent ones.
 
     Args:
         config: A config of transformers, or the content of a ``config.json``.
-        model_types: The ``model_type`` that the family reads.
+        model_types: The values of ``model_type`` that the family reads.
         owner: The family's key.
 
     Returns:
-        The fields that can matter.
+        The fields that can have an effect.
 
     Raises:
         ConfigurationError: The config is of another family or of quantised weights, or
@@ -221,10 +221,10 @@ def read_fields(
     reader = ConfigFields(fields, owner)
     if fields.get("quantization_config"):
         reason = (
-            "adapters are trained on weights that are not quantised. Load a copy of the model in "
+            "adapters are trained on unquantised weights. Load a copy of the model in "
             "bfloat16, or load it in transformers with dequantize=True in its quantization config "
             "(Mxfp4Config, FineGrainedFP8Config), and save it"
         )
         raise reader.unsupported("quantization_config", reason)
-    reader.pass_over_the_common()
+    reader.skip_common_fields()
     return reader

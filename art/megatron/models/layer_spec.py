@@ -1,4 +1,7 @@
-"""The layers of a decoder, of megatron-core's own modules: no Transformer Engine."""
+"""Layer specs of a decoder, built of megatron-core's own modules, without Transformer Engine.
+
+Axes: T tokens (any number of axes), H hidden size, E experts.
+"""
 
 import torch
 from megatron.core.fusions.fused_bias_dropout import get_bias_dropout_add
@@ -33,25 +36,26 @@ from .norm import RMSNorm
 class Router(TopKRouter):
     """Megatron's router, with logits in float32 whatever the model's dtype.
 
-    Its own way to that calls Transformer Engine's matrix product by a name that does not exist
-    without Transformer Engine (megatron-core 0.16.1, ``router_gating_linear``).
+    Megatron's option for that calls Transformer Engine's matrix product, by a name that does not
+    exist without Transformer Engine (megatron-core 0.16.1, ``router_gating_linear``).
     """
 
     def gating(self, input: Tensor) -> Tensor:
-        """Score the experts.
+        """Compute the logits of the experts.
 
         Args:
-            input: Hidden states ``[..., hidden_size]``.
+            input: Hidden states ``[T, H]``.
 
         Returns:
-            float32 logits ``[..., experts]``.
+            float32 logits ``[T, E]``.
         """
-        bias = None if self.bias is None else self.bias.float()
-        return torch.nn.functional.linear(input.float(), self.weight.float(), bias)
+        hidden_TH, weight_EH = input.float(), self.weight.float()
+        bias_E = None if self.bias is None else self.bias.float()
+        return torch.nn.functional.linear(hidden_TH, weight_EH, bias_E)
 
 
 def decoder_spec(config: TransformerConfig) -> TransformerBlockSubmodules:
-    """Describe the layers that this pipeline rank holds.
+    """Make the spec of the layers that this pipeline rank holds.
 
     Args:
         config: The config of the whole model.
@@ -101,7 +105,7 @@ def _gated_delta_net() -> ModuleSpec:
         module=GatedDeltaNet,
         submodules=GatedDeltaNetSubmodules(
             in_proj=ColumnParallelLinear,
-            # Unlike the norms around it, the one before the output gate is never zero-centred.
+            # Unlike the other norms, the one before the output gate is never zero-centred.
             out_norm=ModuleSpec(module=RMSNorm, params={"zero_centered": False}),
             out_proj=RowParallelLinear,
         ),

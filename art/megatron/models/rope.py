@@ -1,4 +1,7 @@
-"""Rotary position embeddings as Hugging Face configs describe them."""
+"""Rotary position embeddings (RoPE), as Hugging Face configs describe them.
+
+Axes: P pairs of rotated dimensions of a head.
+"""
 
 from dataclasses import dataclass
 
@@ -11,13 +14,13 @@ from .rope_scaling import Llama3Scaling, YarnScaling, read_llama3, read_yarn
 
 @dataclass(frozen=True)
 class Rope:
-    """The rotation of queries and keys.
+    """The rotary embedding of queries and keys.
 
     Args:
-        rotated: How many of a head's dimensions are rotated; the first ones, an even number.
+        rotated: Number of dimensions of a head that are rotated, ``2 * P``; the first ones.
         theta: The base of the wavelengths.
         position_scale: Positions are divided by it.
-        scaling: How the model was stretched to a longer context, where it was.
+        scaling: The extension to a longer context; ``None`` if there is none.
     """
 
     rotated: int
@@ -29,20 +32,20 @@ class Rope:
         """Compute the angle by which each pair of dimensions turns from token to token.
 
         Returns:
-            float32 ``[rotated / 2]``, in radians: ``theta ** (-2i / rotated)`` (RoFormer, arXiv
-            2104.09864, section 3.2.2), scaled where the model asks for it.
+            float32 ``[P]``, in radians: ``theta ** (-2i / rotated)`` for pair i (RoFormer, arXiv
+            2104.09864, section 3.2.2), with the model's scaling.
         """
-        exponents = torch.arange(0, self.rotated, 2, dtype=torch.float32) / self.rotated
-        frequencies = 1.0 / (self.theta**exponents) / self.position_scale
+        exponents_P = torch.arange(0, self.rotated, 2, dtype=torch.float32) / self.rotated
+        frequencies_P = 1.0 / (self.theta**exponents_P) / self.position_scale
         if self.scaling is None:
-            return frequencies
-        return self.scaling.stretch(frequencies, self.theta)
+            return frequencies_P
+        return self.scaling.scale(frequencies_P, self.theta)
 
     @property
     def score_scale(self) -> float:
-        """What attention's scores are multiplied by, besides ``1 / sqrt(head_dim)``."""
+        """The factor on attention's scores besides ``1 / sqrt(head_dim)``."""
         if isinstance(self.scaling, YarnScaling):
-            # It lengthens the query as well as the key.
+            # It multiplies the query as well as the key.
             return self.scaling.attention_factor**2
         return 1.0
 
@@ -53,13 +56,13 @@ def read_rope(fields: ConfigFields, head_dim: int, *, partial: bool = False) -> 
     Args:
         fields: The fields of a Hugging Face config.
         head_dim: The size of a head.
-        partial: Whether the family rotates only ``partial_rotary_factor`` of a head.
+        partial: True if the family rotates only ``partial_rotary_factor`` of a head.
 
     Returns:
-        The rotation.
+        The rotary embedding.
 
     Raises:
-        ConfigurationError: The config asks for a rotation that is not known here.
+        ConfigurationError: The config asks for a kind that is not supported.
     """
     rope = fields.section("rope_parameters")
     kind = rope.choice("rope_type", ("default", "linear", "llama3", "yarn"))
@@ -68,10 +71,12 @@ def read_rope(fields: ConfigFields, head_dim: int, *, partial: bool = False) -> 
         raise rope.unsupported("partial_rotary_factor", "the family rotates whole heads")
     rotated = int(head_dim * factor)
     if rotated < 2 or rotated % 2:
-        raise rope.unsupported("partial_rotary_factor", f"{rotated} of {head_dim} dimensions turn")
+        raise rope.unsupported(
+            "partial_rotary_factor", f"it would rotate {rotated} of {head_dim} dimensions"
+        )
     if kind == "yarn" and rotated != head_dim:
-        # The factor on attention would be one on what is rotated alone.
-        raise rope.unsupported("rope_type", "only whole heads can be rotated so", kind)
+        # Its factor on attention would apply to the rotated dimensions alone.
+        raise rope.unsupported("rope_type", "it is supported for whole heads only", kind)
     theta = rope.number("rope_theta")
     scale = rope.number("factor") if kind == "linear" else 1.0
     scaling: Llama3Scaling | YarnScaling | None = None
@@ -80,7 +85,7 @@ def read_rope(fields: ConfigFields, head_dim: int, *, partial: bool = False) -> 
     elif kind == "yarn":
         scaling = read_yarn(rope)
     if partial:
-        # Positions in images; a text's three coordinates are equal, which makes it plain RoPE.
+        # For positions in images: the three coordinates of text are equal, which is plain RoPE.
         rope.without_effect("mrope_section", "mrope_interleaved")
     rope.finish()
     return Rope(rotated, theta, scale, scaling)

@@ -1,4 +1,7 @@
-"""How rotary position embeddings are stretched to a longer context than they were trained with."""
+"""Scaling of rotary position embeddings to a longer context than that of pre-training.
+
+Axes: P pairs of rotated dimensions of a head.
+"""
 
 import math
 from dataclasses import dataclass
@@ -11,12 +14,14 @@ from .hf_config import ConfigFields
 
 @dataclass(frozen=True)
 class Llama3Scaling:
-    """How Llama 3.1 stretches the slow rotations to a longer context.
+    """The scaling of Llama 3.1, which slows down the low frequencies.
 
     Args:
-        factor: Wavelengths longer than ``original_length / low_freq_factor`` are stretched by it.
+        factor: Frequencies with a wavelength above ``original_length / low_freq_factor`` are
+            divided by it.
         low_freq_factor: See ``factor``.
-        high_freq_factor: Wavelengths shorter than ``original_length / high_freq_factor`` stay.
+        high_freq_factor: Frequencies with a wavelength below ``original_length /
+            high_freq_factor`` are kept.
         original_length: The context that the model was first trained with, in tokens.
     """
 
@@ -25,34 +30,34 @@ class Llama3Scaling:
     high_freq_factor: float
     original_length: int
 
-    def stretch(self, frequencies: Tensor, theta: float) -> Tensor:
+    def scale(self, frequencies_P: Tensor, theta: float) -> Tensor:
         """Scale as Llama 3.1 does: llama-models, ``models/llama3/model.py``, ``apply_scaling``.
 
         Args:
-            frequencies: float32 ``[rotated / 2]``, in radians a token.
-            theta: The base of their wavelengths.
+            frequencies_P: float32 ``[P]``, in radians per token.
+            theta: The base of their wavelengths; not used.
 
         Returns:
-            The same shape.
+            float32 ``[P]``, in radians per token.
         """
         low, high = self.low_freq_factor, self.high_freq_factor
-        turns = self.original_length * frequencies / (2 * math.pi)
-        # 0 for the slow rotations, which are stretched in full; 1 for the fast ones.
-        kept = ((turns - low) / (high - low)).clamp(0, 1)
-        return (1 - kept) * frequencies / self.factor + kept * frequencies
+        turns_P = self.original_length * frequencies_P / (2 * math.pi)
+        # 0 for the low frequencies, which are divided; 1 for the high ones, which are kept.
+        kept_P = ((turns_P - low) / (high - low)).clamp(0, 1)
+        return (1 - kept_P) * frequencies_P / self.factor + kept_P * frequencies_P
 
 
 @dataclass(frozen=True)
 class YarnScaling:
-    """How YaRN (arXiv 2309.00071) stretches the slow rotations to a longer context.
+    """The scaling of YaRN (arXiv 2309.00071), which slows down the low frequencies.
 
     Args:
-        factor: By how much.
-        fast: Rotations that turn more often than this in the original context stay.
-        slow: Those that turn less often than this are stretched in full.
+        factor: Low frequencies are divided by it.
+        fast: Frequencies with more turns than this in the original context are kept.
+        slow: Frequencies with fewer turns than this are divided by the whole factor.
         original_length: The context that the model was first trained with, in tokens.
-        truncate: Whether the two limits are moved outwards to whole pairs of dimensions.
-        attention_factor: Queries and keys are multiplied by it, each.
+        truncate: True to move the two limits outwards to whole pairs of dimensions.
+        attention_factor: The factor on queries and on keys.
     """
 
     factor: float
@@ -62,38 +67,39 @@ class YarnScaling:
     truncate: bool
     attention_factor: float
 
-    def stretch(self, frequencies: Tensor, theta: float) -> Tensor:
+    def scale(self, frequencies_P: Tensor, theta: float) -> Tensor:
         """Scale as YaRN does: section 3.2, "NTK-by-parts".
 
         Args:
-            frequencies: float32 ``[rotated / 2]``, in radians a token.
+            frequencies_P: float32 ``[P]``, in radians per token.
             theta: The base of their wavelengths.
 
         Returns:
-            The same shape.
+            float32 ``[P]``, in radians per token.
         """
-        rotated = 2 * len(frequencies)
+        rotated = 2 * len(frequencies_P)
         first, last = (self._pair(turns, rotated, theta) for turns in (self.fast, self.slow))
         if self.truncate:
             first, last = math.floor(first), math.ceil(last)
         first, last = max(first, 0), min(last, rotated - 1)
-        pairs = torch.arange(len(frequencies), dtype=torch.float32)
+        pairs_P = torch.arange(len(frequencies_P), dtype=torch.float32)
         # transformers' guard against a ramp of no width.
         width = last - first or 0.001
-        stretched = ((pairs - first) / width).clamp(0, 1)
-        return stretched * frequencies / self.factor + (1 - stretched) * frequencies
+        # 0 for the high frequencies, which are kept; 1 for the low ones, which are divided.
+        scaled_P = ((pairs_P - first) / width).clamp(0, 1)
+        return scaled_P * frequencies_P / self.factor + (1 - scaled_P) * frequencies_P
 
     def _pair(self, turns: float, rotated: int, theta: float) -> float:
-        """Which pair of dimensions turns so often in the original context: a fraction."""
+        """Find the pair that makes so many turns in the original context, as a fraction."""
         wavelength = self.original_length / (2 * math.pi * turns)
         return rotated * math.log(wavelength) / (2 * math.log(theta))
 
 
 def read_llama3(rope: ConfigFields) -> Llama3Scaling:
-    """Read the fields of ``rope_parameters`` whose type is ``"llama3"``.
+    """Read ``rope_parameters`` of type ``"llama3"``.
 
     Args:
-        rope: Those fields.
+        rope: Their fields.
 
     Returns:
         The scaling.
@@ -110,10 +116,10 @@ def read_llama3(rope: ConfigFields) -> Llama3Scaling:
 
 
 def read_yarn(rope: ConfigFields) -> YarnScaling:
-    """Read the fields of ``rope_parameters`` whose type is ``"yarn"``, with transformers' defaults.
+    """Read ``rope_parameters`` of type ``"yarn"``, with transformers' defaults.
 
     Args:
-        rope: Those fields.
+        rope: Their fields.
 
     Returns:
         The scaling.
@@ -141,5 +147,5 @@ def read_yarn(rope: ConfigFields) -> YarnScaling:
 
 
 def _magnitude(factor: float, scale: float) -> float:
-    """YaRN's factor on queries and keys: section 3.4, equation 22, with a scale of the log."""
+    """Compute YaRN's factor on queries and keys: section 3.4, equation 22, with the log scaled."""
     return 0.1 * scale * math.log(factor) + 1.0

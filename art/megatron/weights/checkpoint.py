@@ -1,4 +1,7 @@
-"""Hugging Face checkpoints on disk: safetensors files, read in slices and written in turn."""
+"""Hugging Face checkpoints on disk: safetensors files, read in slices and written one by one.
+
+Tensors have any shape.
+"""
 
 import json
 import os
@@ -23,7 +26,7 @@ _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 class CheckpointReader:
-    """The tensors of a checkpoint. Nothing is read until it is asked for, and then only that.
+    """A reader of a checkpoint's tensors. Only the parts that are asked for are read.
 
     Args:
         folder: A folder with ``model.safetensors``, or with several files and their index.
@@ -48,7 +51,7 @@ class CheckpointReader:
             raise CheckpointError(f"{self.folder / name} is missing") from error
         except SafetensorError as error:
             raise CheckpointError(
-                f"{self.folder / name} cannot be read: it is cut short, or no safetensors file. "
+                f"{self.folder / name} cannot be read: it is cut short, or not a safetensors file. "
                 f"Download it again ({error})"
             ) from error
         self._files[name] = file
@@ -69,11 +72,11 @@ class CheckpointReader:
         self._stack.close()
 
     def check(self, expected: Mapping[str, tuple[int, ...]], optional: frozenset[str]) -> None:
-        """Compare names, shapes and dtypes with those that a model needs.
+        """Compare the names, shapes and dtypes with those that a model needs.
 
         Args:
-            expected: The shape of every tensor that there must be.
-            optional: Tensors that may be there besides.
+            expected: The shape of every tensor that is needed.
+            optional: Further tensors that are allowed.
 
         Raises:
             CheckpointError: One is missing, unknown, or of another shape or dtype.
@@ -104,17 +107,17 @@ class CheckpointReader:
 
         Args:
             name: The tensor.
-            selection: The part.
+            selection: The part; ``None`` is all.
 
         Returns:
-            That part, in the file's dtype, on the CPU.
+            The part, in the file's dtype, on the CPU.
         """
         index = (slice(None),) if selection is None else index_of(selection)
         part: Tensor = self._slices(name)[index]
         return part
 
     def dtype(self, name: str) -> torch.dtype:
-        """Say in which dtype a tensor is."""
+        """Get the dtype of a tensor."""
         return _DTYPES[self._slices(name).get_dtype()]
 
     def _slices(self, name: str) -> Any:
@@ -128,7 +131,7 @@ class CheckpointReader:
 
 
 class CheckpointWriter:
-    """A checkpoint in the making: one file, or several and their index.
+    """A writer of a checkpoint: one file, or several and their index.
 
     Args:
         folder: An empty folder.
@@ -144,14 +147,14 @@ class CheckpointWriter:
         self._files: list[list[str]] = []
 
     def add(self, name: str, tensor: Tensor) -> None:
-        """Take a tensor, and write those before it if the file would grow too large.
+        """Add a tensor, after writing those before it if the file would grow too large.
 
         Args:
             name: Its name.
             tensor: A tensor on the CPU, in memory of its own. It is kept until it is written.
 
         Raises:
-            OSError: The disk refuses.
+            OSError: The file cannot be written.
         """
         if self._pending and self._pending_bytes + tensor.nbytes > self._max_bytes:
             self._write()
@@ -160,10 +163,10 @@ class CheckpointWriter:
         self._total_bytes += tensor.nbytes
 
     def finish(self) -> None:
-        """Write what is left, and name the files.
+        """Write the remaining tensors, and name the files.
 
         Raises:
-            OSError: The disk refuses.
+            OSError: A file cannot be written.
         """
         self._write()
         count = len(self._files)

@@ -1,4 +1,8 @@
-"""The layouts that decoders of all families share, by the names of Hugging Face's Llama."""
+"""Layouts that the decoders of all families share, by the names of Hugging Face's Llama.
+
+Axes of the shapes: V vocabulary, H hidden size, F intermediate size of an MLP, N heads, G groups of
+heads that share a key and a value, D dimension of a head.
+"""
 
 from collections.abc import Sequence
 
@@ -14,12 +18,12 @@ def decoder_mapping(
     *,
     unused: tuple[str, ...] = (),
 ) -> WeightMapping:
-    """Map a whole model: its layers, and what is before and after them.
+    """Map a whole model: its layers, the embedding before and the output layer after them.
 
     Args:
         architecture: The model.
         layers: The parameters of each layer.
-        unused: Prefixes of tensors that a checkpoint may hold besides.
+        unused: Prefixes of further tensors that a checkpoint may hold.
 
     Returns:
         The mapping.
@@ -45,9 +49,9 @@ def decoder_mapping(
 def attention(architecture: Architecture) -> tuple[Parameter, ...]:
     """Map grouped-query attention, and the norm before it.
 
-    Megatron keeps a group's queries, its key and its value together. With an output gate,
-    Hugging Face's ``q_proj`` has of each head a query and its gate; megatron has of each group
-    the queries, then the gates.
+    Megatron keeps a group's queries, its key and its value together: ``linear_qkv`` is
+    ``[G * (N / G + 2) * D, H]``. With an output gate, Hugging Face's ``q_proj`` interleaves the
+    query and the gate of each head; megatron keeps the queries of a group, then the gates.
 
     Args:
         architecture: The model.
@@ -91,7 +95,7 @@ def attention(architecture: Architecture) -> tuple[Parameter, ...]:
         bias = whole("self_attention.linear_proj.bias", f"{hf}self_attn.o_proj.bias", hidden)
         parameters.append(bias)
     if config.get("softmax_type") == "learnable":
-        # Of each head, what its scores compete with besides the tokens.
+        # One number per head, which takes part in the softmax over the head's scores.
         sinks = Layout((Part(f"{hf}self_attn.sinks", (heads,)),))
         parameters.append(Parameter("self_attention.core_attention.softmax_offset", sinks))
     if config.get("qk_layernorm"):
@@ -130,11 +134,11 @@ def swiglu(
     """Map a gate, an up and a down projection.
 
     Args:
-        name: What megatron calls the module.
-        hf: What Hugging Face calls it.
-        hidden: Hidden size.
-        intermediate: Intermediate size.
-        of_experts: Whether each routed expert is one.
+        name: Megatron's name of the module.
+        hf: Hugging Face's name of it.
+        hidden: The hidden size H.
+        intermediate: The intermediate size F.
+        of_experts: True if each routed expert is such an MLP.
 
     Returns:
         Its parameters.
@@ -150,11 +154,11 @@ def swiglu(
 
 
 def whole(name: str, hf: str, *shape: int) -> Parameter:
-    """Map a parameter that every rank has whole.
+    """Map a parameter that every rank holds whole.
 
     Args:
-        name: What megatron calls it.
-        hf: What Hugging Face calls it.
+        name: Megatron's name of it.
+        hf: Hugging Face's name of it.
         shape: Its shape.
 
     Returns:

@@ -1,4 +1,7 @@
-"""The layouts of routed and shared experts."""
+"""Layouts of routed and shared experts.
+
+Axes of the shapes: E experts, H hidden size, F intermediate size of an expert.
+"""
 
 from art.megatron.models.architecture import Architecture
 
@@ -10,13 +13,13 @@ from .mapping import Parameter
 def routed_experts(architecture: Architecture, *, stacked: bool) -> tuple[Parameter, ...]:
     """Map a router and its experts, and the norm before them.
 
-    Checkpoints have the experts one by one, ``mlp.experts.3.down_proj.weight``, or stacked,
-    ``mlp.experts.down_proj`` ``[experts, hidden, intermediate]``, where gate and up are one. Both
-    are read.
+    Checkpoints keep the experts one by one, ``mlp.experts.3.down_proj.weight`` ``[H, F]``, or
+    stacked: ``mlp.experts.down_proj`` ``[E, H, F]`` and ``mlp.experts.gate_up_proj``
+    ``[E, 2 * F, H]``. Both are read.
 
     Args:
         architecture: The model.
-        stacked: Whether to write them stacked.
+        stacked: True to write them stacked.
 
     Returns:
         The parameters of a layer.
@@ -50,7 +53,7 @@ def routed_experts(architecture: Architecture, *, stacked: bool) -> tuple[Parame
 
 
 def shared_expert(architecture: Architecture) -> tuple[Parameter, ...]:
-    """Map an expert that every token passes, and its gate.
+    """Map a shared expert, which every token passes through, and its gate.
 
     Args:
         architecture: The model.

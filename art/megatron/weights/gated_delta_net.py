@@ -1,4 +1,8 @@
-"""The layout of gated delta nets (arXiv 2412.06464), by the names of Hugging Face's Qwen3.5."""
+"""Layout of gated delta nets (arXiv 2412.06464), by the names of Hugging Face's Qwen3.5.
+
+Axes of the shapes: H hidden size, N value heads, K features of all keys, W features of all values,
+C width of the convolution.
+"""
 
 from art.megatron.models.architecture import Architecture
 
@@ -10,9 +14,9 @@ from .mapping import Parameter
 def gated_delta_net(architecture: Architecture) -> tuple[Parameter, ...]:
     """Map a gated delta net, and the norm before it.
 
-    Megatron's ``in_proj`` is queries, keys, values, output gates, betas and alphas, each shared
-    out among the ranks by heads. Hugging Face keeps the first three in one tensor and the others
-    in three.
+    Megatron's ``in_proj`` is queries, keys, values, output gates, betas and alphas,
+    ``[K + K + W + W + N + N, H]``, each sharded over the ranks by heads. Hugging Face keeps the
+    first three in one tensor and the others in three.
 
     Args:
         architecture: The model.

@@ -1,19 +1,21 @@
-"""How one megatron parameter is made of Hugging Face tensors, as data, read in both directions.
+"""The layout of a megatron parameter in Hugging Face tensors, as data that works both ways.
 
-A parameter is the concatenation of parts, each a range of rows of a tensor. Where megatron
-interleaves them, both are cut into groups: the first group of every part, then the second of every
-part, and so on. Tensor-parallel ranks each take a whole number of groups. That one rule says it
-all:
+A parameter is the concatenation of parts, each a range of rows of a tensor. If megatron interleaves
+the parts, each is cut into groups: the parameter is the first group of every part, then the second
+of every part, and so on. Each tensor-parallel rank has a whole number of groups. One rule covers
+all cases:
 
 =================  =========================================  ===========================
 parameter          parts                                      groups
 =================  =========================================  ===========================
-``linear_proj``    ``o_proj``, cut along its columns           one a rank
-``linear_fc1``     ``gate_proj``, ``up_proj``                  one a rank
-``linear_qkv``     ``q_proj``, ``k_proj``, ``v_proj``          one a key-value head
+``linear_proj``    ``o_proj``, cut along its columns           one per rank
+``linear_fc1``     ``gate_proj``, ``up_proj``                  one per rank
+``linear_qkv``     ``q_proj``, ``k_proj``, ``v_proj``          one per key-value head
 =================  =========================================  ===========================
 
-Rows and axes are megatron's. A tensor that Hugging Face keeps transposed is turned on its way.
+Shapes are those of the checkpoint, one number for each axis. Rows are counted along the layout's
+``dim``, an axis of the parameter; a tensor that Hugging Face keeps transposed has them along its
+other axis.
 """
 
 from collections.abc import Iterator
@@ -29,11 +31,13 @@ class Part:
 
     Args:
         tensor: The tensor's name; ``{layer}`` and ``{expert}`` stand for their numbers.
-        shape: The tensor's shape, without the axis of experts where it is stacked.
-        rows: Which rows; ``None`` is all. They are counted along the layout's ``dim``.
-        order: Each group of rows is cut into this many blocks, taken in this order.
-        experts: How many experts are stacked along an axis before the others; 0 is not stacked.
-        transposed: Whether the tensor is a matrix ``[in, out]``, where megatron has ``[out, in]``.
+        shape: The tensor's shape, without the axis of experts if they are stacked.
+        rows: The range of rows; ``None`` is all.
+        order: The order of the blocks into which each group of rows is cut, one entry per block.
+        experts: Number of experts that are stacked along an axis before the others; 0 if they are
+            not stacked.
+        transposed: True if the tensor is a matrix ``[I, O]`` (input, output features), which
+            megatron keeps as ``[O, I]``.
     """
 
     tensor: str
@@ -44,19 +48,19 @@ class Part:
     transposed: bool = False
 
 
-# What is taken along each axis of a tensor.
+# An index or a range for each axis of a tensor.
 Selection = tuple[int | range, ...]
 
 
 class Piece(NamedTuple):
-    """A range of a tensor, and where it lies in a rank's shard of a parameter.
+    """A part of a tensor, and its position in a rank's shard of a parameter.
 
     Args:
         tensor: The tensor's name.
-        selection: What to take of it.
-        offset: Where it starts in the shard, along the layout's ``dim``.
-        length: How long it is there.
-        transposed: Whether what is taken lies in the shard transposed.
+        selection: The part of the tensor.
+        offset: Its start in the shard, along the layout's ``dim``.
+        length: Its length there.
+        transposed: True if it is transposed in the shard.
     """
 
     tensor: str
@@ -67,7 +71,7 @@ class Piece(NamedTuple):
 
 
 def index_of(selection: Selection) -> tuple[int | slice, ...]:
-    """Turn a selection into an index of a tensor."""
+    """Convert a selection to an index of a tensor."""
     return tuple(
         part if isinstance(part, int) else slice(part.start, part.stop, part.step)
         for part in selection
@@ -76,14 +80,14 @@ def index_of(selection: Selection) -> tuple[int | slice, ...]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a parameter is made of, and how ranks share it.
+    """The parts of a parameter, and its sharding over ranks.
 
     Args:
-        parts: What it is made of, in the order of the parameter.
-        dim: The axis along which parts are joined and ranks share; ``None``: one part, which
-            every rank has whole.
-        groups: Into how many groups each part is cut; ``None`` is one for each rank.
-        padded: Whether the ranks' shards are rounded up, the last of them with rows of zeros.
+        parts: The parts, in the order of the parameter.
+        dim: The axis along which the parts are joined and sharded; ``None`` for one part that
+            every rank holds whole.
+        groups: Number of groups into which each part is cut; ``None`` is one for each rank.
+        padded: True to round the ranks' shards up and fill the last ones with rows of zeros.
     """
 
     parts: tuple[Part, ...]
@@ -92,16 +96,16 @@ class Layout:
     padded: bool = False
 
     def pieces(self, rank: int, size: int, *, layer: int = 0, expert: int = 0) -> Iterator[Piece]:
-        """List what one rank's shard is made of, in the order of the shard.
+        """List the pieces of one rank's shard, in the order of the shard.
 
         Args:
-            rank: The rank among those that share the parameter.
-            size: How many they are.
-            layer: What ``{layer}`` stands for.
-            expert: What ``{expert}`` stands for.
+            rank: The rank in the group over which the parameter is sharded.
+            size: The size of the group.
+            layer: The number for ``{layer}``.
+            expert: The number for ``{expert}``.
 
         Yields:
-            The pieces. Rows that pad belong to none.
+            The pieces. Rows of padding belong to none.
 
         Raises:
             ConfigurationError: The parts cannot be cut into that many groups or ranks.
@@ -125,22 +129,22 @@ class Layout:
             yield part.tensor.format(layer=layer, expert=expert), shape
 
     def _groups(self, rank: int, size: int) -> Iterator[tuple[int, int]]:
-        """List the groups that a rank has, each with how many there are in all."""
+        """List the numbers of a rank's groups, each with the number of all groups."""
         if self.dim is None:
             yield 0, 1
             return
         groups = self.groups or size
         if groups % size:
             raise ConfigurationError(
-                f"{self.parts[0].tensor} has {groups} groups of rows, which {size} ranks cannot "
-                "share evenly"
+                f"{self.parts[0].tensor} has {groups} groups of rows, which cannot be sharded "
+                f"evenly over {size} ranks"
             )
         each = groups // size
         for group in range(rank * each, (rank + 1) * each):
             yield group, groups
 
     def _axis(self, part: Part) -> int:
-        """Say along which axis of a part's tensor its rows lie."""
+        """Get the axis of a part's tensor along which its rows are counted."""
         dim = self.dim or 0
         return 1 - dim if part.transposed else dim
 

@@ -1,4 +1,7 @@
-"""Fill a megatron model from a Hugging Face checkpoint."""
+"""Loading of a Hugging Face checkpoint into a megatron model.
+
+Tensors have the shapes that the mapping gives them; V is the vocabulary, H the hidden size.
+"""
 
 from pathlib import Path
 
@@ -9,14 +12,14 @@ from torch import Tensor
 from art.errors import CheckpointError
 
 from .checkpoint import CheckpointReader
-from .mapping import Shard, WeightMapping, place_of
+from .mapping import Shard, WeightMapping, rank_slice_of
 
 
 def load_weights(model: GPTModel, mapping: WeightMapping, folder: Path) -> None:
-    """Fill this rank's part of a model. Every rank reads by itself, and only what it holds.
+    """Load this rank's part of a model. Every rank reads by itself, and only what it holds.
 
-    Of each tensor at most one piece is in memory besides the model. Values are cast to the
-    model's dtype.
+    Besides the model, at most one piece of a tensor is in memory. Values are cast to the model's
+    dtype.
 
     Args:
         model: This rank's part, as the family's handler built it.
@@ -25,16 +28,16 @@ def load_weights(model: GPTModel, mapping: WeightMapping, folder: Path) -> None:
 
     Raises:
         CheckpointError: A file is missing or cut short, or a tensor is missing, unknown, of
-            another shape, or not floating point. The model is then half filled at most.
+            another shape, or not floating point. The model is then at most partly loaded.
     """
     parameters = dict(model.named_parameters())
     with CheckpointReader(folder) as checkpoint:
         mapping = mapping.as_in(checkpoint.names)
         _check(checkpoint, mapping)
-        for shard in mapping.shards(place_of(model)):
+        for shard in mapping.shards(rank_slice_of(model)):
             _fill(parameters.pop(shard.name), shard, checkpoint)
     if parameters:
-        raise CheckpointError(f"the mapping fills no {', '.join(parameters)} of the model")
+        raise CheckpointError(f"the mapping lacks parameters of the model: {', '.join(parameters)}")
 
 
 def _check(checkpoint: CheckpointReader, mapping: WeightMapping) -> None:
@@ -43,11 +46,11 @@ def _check(checkpoint: CheckpointReader, mapping: WeightMapping) -> None:
     unused = {name for name in checkpoint.names if name.startswith(mapping.unused)}
     checkpoint.check(expected, frozenset(copies.keys() | unused))
     for name, of in copies.items():
-        # A whole vocabulary at once would be the largest tensor of the model.
+        # In blocks of [V, H], which as a whole would be the largest tensor of the model.
         rows = expected[of][0]
         for start in range(0, rows, 4096):
-            part = (range(start, min(start + 4096, rows)),)
-            if not torch.equal(checkpoint.read(name, part), checkpoint.read(of, part)):
+            block = (range(start, min(start + 4096, rows)),)
+            if not torch.equal(checkpoint.read(name, block), checkpoint.read(of, block)):
                 raise CheckpointError(
                     f"{checkpoint.folder}: {name} differs from {of}, but the config ties them "
                     "(tie_word_embeddings)"

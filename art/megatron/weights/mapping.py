@@ -1,4 +1,4 @@
-"""Which parameters a model has, and which of them a rank holds."""
+"""The parameters of a model as layouts of Hugging Face tensors, and the shards of each rank."""
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ class Parameter:
     """One parameter of megatron's, or of each of its experts.
 
     Args:
-        name: Its name in a layer, or in the model; ``{expert}`` stands for the number that the
-            expert has on its rank.
-        layout: What it is made of.
-        of_experts: Whether each routed expert has one. Those are shared out by expert and
+        name: Its name in a layer, or in the model; ``{expert}`` stands for the expert's number on
+            its rank.
+        layout: Its layout.
+        of_experts: True if each routed expert has one. Those are sharded by expert parallelism and
             expert tensor parallelism.
-        alternative: What it is made of in other checkpoints of the family.
+        alternative: Its layout in other checkpoints of the family.
     """
 
     name: str
@@ -34,14 +34,14 @@ class WeightMapping:
     """The parameters of a family's model, and the Hugging Face tensors that they are made of.
 
     Args:
-        embedding: Those of the first pipeline rank.
-        layers: Those of each layer.
-        output: Those of the last pipeline rank.
-        tied_output: The output layer's, where its weight is the embedding's. Only a last pipeline
-            rank that is not also the first has it.
-        experts: How many routed experts a layer has.
-        copies: Tensors that a checkpoint may hold, and what they then must equal.
-        unused: Prefixes of tensors that a checkpoint may hold and the model has no use for.
+        embedding: The parameters of the first pipeline rank.
+        layers: The parameters of each layer.
+        output: The parameters of the last pipeline rank.
+        tied_output: The output layer's parameter if it shares its weight with the embedding. Only
+            a last pipeline rank that is not also the first has it.
+        experts: Number of routed experts in a layer.
+        copies: Pairs of an optional tensor of a checkpoint and the tensor that it must equal.
+        unused: Prefixes of the optional tensors of a checkpoint that the model does not use.
     """
 
     embedding: tuple[Parameter, ...]
@@ -53,7 +53,7 @@ class WeightMapping:
     unused: tuple[str, ...] = ()
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
-        """Name every tensor of a checkpoint, with its shape, in the order of the model."""
+        """List every tensor of a checkpoint with its shape, in the order of the model."""
         tensors: dict[str, tuple[int, ...]] = {}
         for parameter in self.embedding:
             tensors.update(parameter.layout.tensors())
@@ -66,13 +66,13 @@ class WeightMapping:
         return tensors
 
     def as_in(self, names: Collection[str]) -> "WeightMapping":
-        """Take the layouts that a checkpoint has, where the family's checkpoints differ.
+        """Choose the layouts of a checkpoint, where the family's checkpoints differ.
 
         Args:
-            names: The checkpoint's tensors.
+            names: The names of the checkpoint's tensors.
 
         Returns:
-            This mapping, with the alternative layouts whose tensors are among them.
+            This mapping, with each alternative layout whose tensors the checkpoint has.
         """
         return replace(
             self,
@@ -82,41 +82,43 @@ class WeightMapping:
             ),
         )
 
-    def shards(self, place: "Place") -> Iterator["Shard"]:
-        """List what a rank holds.
+    def shards(self, rank_slice: "RankSlice") -> Iterator["Shard"]:
+        """List the shards that a rank holds.
 
         Args:
-            place: Where the rank is.
+            rank_slice: The rank's part of the model.
 
         Yields:
             Its shards, in the order of the model.
         """
-        if place.first:
-            yield from (_shard(parameter, parameter.name, place) for parameter in self.embedding)
-        for position, layer in enumerate(place.layers):
+        if rank_slice.first:
+            yield from (
+                _shard(parameter, parameter.name, rank_slice) for parameter in self.embedding
+            )
+        for position, layer in enumerate(rank_slice.layers):
             for parameter in self.layers[layer]:
                 name = f"decoder.layers.{position}.{parameter.name}"
                 if not parameter.of_experts:
-                    yield _shard(parameter, name, place, layer)
+                    yield _shard(parameter, name, rank_slice, layer)
                     continue
-                for number, expert in enumerate(place.experts):
-                    yield _shard(parameter, name.format(expert=number), place, layer, expert)
-        if place.last:
-            output = self.output if place.first else (*self.output, *self.tied_output)
-            yield from (_shard(parameter, parameter.name, place) for parameter in output)
+                for number, expert in enumerate(rank_slice.experts):
+                    yield _shard(parameter, name.format(expert=number), rank_slice, layer, expert)
+        if rank_slice.last:
+            output = self.output if rank_slice.first else (*self.output, *self.tied_output)
+            yield from (_shard(parameter, parameter.name, rank_slice) for parameter in output)
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a rank holds of a model.
+class RankSlice:
+    """The part of a model that a rank holds.
 
     Args:
-        tensor: Its rank in tensor parallelism, and how many ranks that has.
+        tensor: Its rank in the tensor-parallel group, and the size of the group.
         expert_tensor: The same for the parameters of routed experts.
         experts: The routed experts that it holds.
         layers: The layers that it holds, counted from 0.
-        first: Whether it is at the start of the pipeline.
-        last: Whether it is at the end.
+        first: True if it is the first in the pipeline.
+        last: True if it is the last in the pipeline.
     """
 
     tensor: tuple[int, int]
@@ -132,8 +134,8 @@ class Shard(NamedTuple):
 
     Args:
         name: Its name there.
-        dim: The axis along which its pieces lie.
-        pieces: What it is made of. What no piece covers is zero.
+        dim: The axis along which its pieces are joined.
+        pieces: Its pieces. Rows that no piece covers are zero.
     """
 
     name: str
@@ -141,19 +143,19 @@ class Shard(NamedTuple):
     pieces: tuple[Piece, ...]
 
 
-def place_of(model: GPTModel) -> Place:
-    """Say what this rank holds of a model, from the model and ``parallel_state``.
+def rank_slice_of(model: GPTModel) -> RankSlice:
+    """Describe the part of a model that this rank holds, by the model and ``parallel_state``.
 
     Args:
         model: This rank's part of the model.
 
     Returns:
-        Its place.
+        Its description.
     """
     config = model.config
     experts = (config.num_moe_experts or 0) // config.expert_model_parallel_size
     first = parallel_state.get_expert_model_parallel_rank() * experts
-    return Place(
+    return RankSlice(
         tensor=(
             parallel_state.get_tensor_model_parallel_rank(),
             parallel_state.get_tensor_model_parallel_world_size(),
@@ -178,7 +180,9 @@ def _as_in(parameter: Parameter, layer: int, names: Collection[str]) -> Paramete
     return replace(parameter, layout=parameter.alternative, alternative=parameter.layout)
 
 
-def _shard(parameter: Parameter, name: str, place: Place, layer: int = 0, expert: int = 0) -> Shard:
-    rank, size = place.expert_tensor if parameter.of_experts else place.tensor
+def _shard(
+    parameter: Parameter, name: str, rank_slice: RankSlice, layer: int = 0, expert: int = 0
+) -> Shard:
+    rank, size = rank_slice.expert_tensor if parameter.of_experts else rank_slice.tensor
     pieces = parameter.layout.pieces(rank, size, layer=layer, expert=expert)
     return Shard(name, parameter.layout.dim or 0, tuple(pieces))

@@ -13,6 +13,7 @@ from art.megatron.model_support import (
     DEFAULT_DENSE_SPEC,
     VALIDATED_MODEL_SUPPORT_SPECS,
     ModelSupportHandler,
+    ModelSupportSpec,
 )
 
 from .conftest import Run
@@ -22,6 +23,7 @@ PLUGIN = """
 from art.megatron.model_support.spec import HandlerMeta, ModelSupportSpec
 SPEC = ModelSupportSpec(
     handler=HandlerMeta(key="acme_dense", handler_name="acme_handler:HANDLER"),
+    model_types=("acme",),
     model_names=("acme/one",),
     default_target_modules=("q_proj",),
 )
@@ -39,19 +41,26 @@ def plugin(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_table_has_every_family_and_fits(art: Run) -> None:
-    result = art("models")
+@pytest.fixture(scope="module")
+def rows() -> dict[str, list[str]]:
+    """The cells of the table, by family."""
+    result = subprocess.run(
+        [sys.executable, "-m", "art.cli", "models"], capture_output=True, text=True, timeout=60
+    )
     assert (result.returncode, result.stderr) == (0, "")
     lines = result.stdout.splitlines()
     assert lines[0].split() == ["FAMILY", "MOE", "VLLM", "LORA", "ENGINE", "MODELS"]
-    rows = {line.split()[0]: line.split() for line in lines[1:] if line and line[0] != " "}
-    for spec in VALIDATED_MODEL_SUPPORT_SPECS:
-        row = rows[spec.key]
-        assert row[1] == ("yes" if spec.is_moe else "no")
-        assert row[2] == spec.native_vllm_lora_status
-        assert row[-1] == str(len(spec.model_names))
-        assert row[3] == ("yes" if find_spec("megatron") else "no")
     assert max(map(len, lines)) <= 100
+    return {line.split()[0]: line.split() for line in lines[1:] if line and line[0] != " "}
+
+
+@pytest.mark.parametrize("spec", VALIDATED_MODEL_SUPPORT_SPECS, ids=lambda spec: spec.key)
+def test_the_table_has_every_family(rows: dict[str, list[str]], spec: ModelSupportSpec) -> None:
+    row = rows[spec.key]
+    assert row[1] == ("yes" if spec.is_moe else "no")
+    assert row[2] == spec.native_vllm_lora_status
+    assert row[-1] == str(len(spec.model_names))
+    assert row[3] == ("yes" if find_spec("megatron") else "no")
 
 
 def test_without_all_a_line_names_the_first_models_and_counts_the_rest(art: Run) -> None:
@@ -75,30 +84,32 @@ def test_every_model_and_target_module_is_there_at_any_width(art: Run, columns: 
     for spec in VALIDATED_MODEL_SUPPORT_SPECS:
         assert set(spec.model_names) <= set(words)
         assert set(spec.default_target_modules) <= set(words)
-        floor = spec.dependency_floor
-        assert {f"transformers>={floor.transformers}"} <= set(words)
-        assert {f"megatron-core>={floor.megatron_core}"} <= set(words)
+        assert set(spec.model_types) <= set(words)
+        minimum = spec.dependency_floor
+        assert f"transformers>={minimum.transformers}" in words
+        assert f"megatron-core>={minimum.megatron_core}" in words
     assert max(map(len, result.stdout.splitlines())) <= min(int(columns), 100)
 
 
-def test_json_says_what_the_registry_says(art: Run) -> None:
+def test_json_agrees_with_the_registry(art: Run) -> None:
     document = json.loads(art("models", "--json").stdout)
     families = {family["key"]: family for family in document["families"]}
     assert list(families) == [spec.key for spec in VALIDATED_MODEL_SUPPORT_SPECS]
     for spec in VALIDATED_MODEL_SUPPORT_SPECS:
         family = families[spec.key]
         assert tuple(family["models"]) == spec.model_names
+        assert tuple(family["model_types"]) == spec.model_types
         assert tuple(family["target_modules"]) == spec.default_target_modules
         assert family["is_moe"] is spec.is_moe
         assert family["native_vllm_lora_status"] == spec.native_vllm_lora_status
         assert family["source"] == "art"
-        floors = {floor["distribution"]: floor["floor"] for floor in family["floors"]}
+        minimum = {each["distribution"]: each["minimum"] for each in family["minimum_versions"]}
         for field in spec.dependency_floor.__slots__:
-            assert floors.get(field.replace("_", "-")) == getattr(spec.dependency_floor, field)
+            assert minimum.get(field.replace("_", "-")) == getattr(spec.dependency_floor, field)
     assert document["left_out"] == []
 
 
-def test_a_plugin_is_in_the_table_with_where_it_comes_from(art: Run, plugin: Path) -> None:
+def test_a_plugin_is_listed_with_its_source(art: Run, plugin: Path) -> None:
     result = art("models", PYTHONPATH=str(plugin))
     assert "acme_dense  " in result.stdout
     assert "acme_dense comes from acme-art 1.0" in result.stdout
@@ -106,7 +117,7 @@ def test_a_plugin_is_in_the_table_with_where_it_comes_from(art: Run, plugin: Pat
     assert document["families"][-1]["source"] == "acme-art 1.0"
 
 
-def test_a_broken_plugin_is_said_once_and_all_others_are_there(art: Run, plugin: Path) -> None:
+def test_a_broken_plugin_is_reported_once_and_the_others_are_listed(art: Run, plugin: Path) -> None:
     (plugin / "acme.py").write_text("1 / 0")
     result = art("models", PYTHONPATH=str(plugin))
     assert result.returncode == 0
@@ -129,7 +140,7 @@ def test_nothing_is_missing_from_arts_own_families(art: Run, key: str) -> None:
         assert 'pip install "art-rl[megatron]"' in " ".join(result.stdout.split())
 
 
-def test_a_family_that_is_to_be_written_is_told_what_to_write(art: Run) -> None:
+def test_check_says_what_to_write_for_a_family_that_does_not_exist(art: Run) -> None:
     result = art("models", "check", "phi4_dense")
     assert result.returncode == 1
     text = " ".join(result.stdout.split())
@@ -144,6 +155,8 @@ def test_a_family_that_is_to_be_written_is_told_what_to_write(art: Run) -> None:
         ("acme_handler:HANDLER", "no_module:HANDLER", "no module 'no_module'"),
         ('"acme/one"', '"acme"', "not of the form owner/name: ['acme']"),
         ('("acme/one",)', "()", "give the spec model_names"),
+        ('("acme",)', "()", "give the spec model_types"),
+        ('("acme",)', '("acme", "gpt_oss")', "claims the model_type 'gpt_oss', which art has"),
         ('("q_proj",)', '("experts",)', '"experts" must be in'),
         ('"acme/one"', '"Qwen/Qwen3-8B"', "which art has"),
         ("SPEC =", "OTHER =", "has no attribute 'SPEC'"),
@@ -176,8 +189,8 @@ def test_check_says_which_members_a_handler_lacks(art: Run, plugin: Path) -> Non
     assert set(said) == members - {"meta", "key", "collect_layer_families"}
 
 
-def test_a_reader_that_has_enough_is_no_error() -> None:
-    """As with ``art models | head -1``, but at once."""
+def test_a_reader_that_closes_the_pipe_is_no_error() -> None:
+    """As ``art models | head -1`` does, but at once."""
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(

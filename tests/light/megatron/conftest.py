@@ -1,4 +1,4 @@
-"""Distributions with plug-ins, as pip unpacks them, and a fresh interpreter that finds them."""
+"""Distributions with plug-ins, as pip unpacks them, and fresh interpreters that find them."""
 
 import os
 import subprocess
@@ -8,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[3]
 SPEC = """
     from art.megatron.model_support.spec import DependencyFloor, HandlerMeta, ModelSupportSpec
 
     SPEC = ModelSupportSpec(
         handler=HandlerMeta(key={key!r}, handler_name={handler_name!r}),
+        model_types={model_types!r},
         model_names={models!r},
         default_target_modules=("q_proj", "o_proj"),
-        dependency_floor=DependencyFloor({floor}),
+        dependency_floor=DependencyFloor({minimum_versions}),
     )
 """
 
@@ -34,7 +36,7 @@ class Site:
         *,
         version: str = "1.0",
     ) -> None:
-        """Unpack a distribution whose files and entry points are given."""
+        """Unpack a distribution with these files and entry points."""
         info = self.folder / f"{name.replace('-', '_')}-{version}.dist-info"
         info.mkdir(parents=True)
         metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -50,35 +52,39 @@ class Site:
         *,
         key: str,
         models: object = (),
-        floor: str = "",
+        model_types: object = (),
+        minimum_versions: str = "",
         handler_name: str | None = None,
     ) -> None:
         """Unpack a distribution with one family, whose module has the distribution's name."""
         module = name.replace("-", "_")
         address = handler_name or f"{module}_handler:HANDLER"
-        spec = SPEC.format(key=key, models=models, floor=floor, handler_name=address)
+        spec = SPEC.format(
+            key=key,
+            models=models,
+            model_types=model_types,
+            minimum_versions=minimum_versions,
+            handler_name=address,
+        )
         self.install(name, {f"{module}.py": spec}, {key: f"{module}:SPEC"})
 
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """Start Python with the folder on its path."""
         return subprocess.run(
             [sys.executable, *arguments],
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "PYTHONPATH": str(self.folder), "COLUMNS": "100"},
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(self.folder), **environment},
         )
 
-    def python(self, code: str, *, expect_stderr: bool = False) -> str:
+    def python(self, code: str, *, expect_stderr: bool = False, **environment: str) -> str:
         """Run code that must succeed; return what it printed."""
-        result = self.run("-c", textwrap.dedent(code))
+        result = self.run("-c", textwrap.dedent(code), **environment)
         assert result.returncode == 0, result.stderr
         assert expect_stderr or not result.stderr, result.stderr
         return result.stdout
-
-    def art(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the command ``art``."""
-        return self.run("-m", "art.cli", *arguments)
 
 
 @pytest.fixture

@@ -1,32 +1,32 @@
-"""What answering a registry question loads, and what touching a handler does."""
+"""Lazy loading: the modules that a registry question imports, and those that a handler does."""
 
 import ast
-import subprocess
-import sys
-import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from art.megatron import model_support
-from art.megatron.model_support import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS, handlers
+from art.megatron.model_support import (
+    DEFAULT_DENSE_SPEC,
+    VALIDATED_MODEL_SUPPORT_SPECS,
+    ModelSupportSpec,
+    handlers,
+)
 from art.megatron.model_support import protocol as protocol_module
+from art.megatron.model_support import spec as spec_module
+
+from .conftest import Site
 
 ALL_SPECS = [DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS]
 
 
-def run(code: str) -> str:
-    """Run code in a fresh interpreter; return what it printed."""
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+HEAVY = {"typing", "dataclasses", "inspect", "ast", "enum", "re", "difflib", "pydantic", "numpy"}
+ENGINES = {"torch", "megatron", "transformer_engine", "transformers", "huggingface_hub"}
 
 
-def test_questions_load_no_handler_and_nothing_heavy() -> None:
-    loaded = run(
+def test_questions_load_no_handler_and_nothing_heavy(site: Site) -> None:
+    loaded = site.python(
         """
         import sys
         before = set(sys.modules)
@@ -61,21 +61,43 @@ def test_questions_load_no_handler_and_nothing_heavy() -> None:
         "art.errors",
         "art.megatron",
         "art.megatron.model_support",
+        "art.megatron.model_support.families",
         "art.megatron.model_support.handlers",
         "art.megatron.model_support.registry",
         "art.megatron.model_support.spec",
     ]
-    dear = {"typing", "dataclasses", "inspect", "ast", "enum", "re", "difflib", "pydantic", "numpy"}
-    engines = {"torch", "megatron", "transformer_engine", "transformers"}
-    assert not {name.partition(".")[0] for name in loaded} & (dear | engines)
+    assert not {name.partition(".")[0] for name in loaded} & (HEAVY | ENGINES)
 
 
-def test_types_of_the_data_resolve_at_arts_address_and_ours() -> None:
-    for name in ("ModelSupportHandler", "NativeVllmLoraStatus", "RolloutWeightsMode"):
-        assert getattr(model_support.spec, name) is getattr(model_support, name)
-    assert model_support.ModelSupportHandler.__name__ == "ModelSupportHandler"
+def test_a_question_about_a_folder_loads_json_and_looks_for_no_plugin(
+    site: Site, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "qwen3_moe"}')
+    loaded = site.python(
+        """
+        import os, sys
+        from art.megatron.model_support import model_uses_expert_parallel
+        before = set(sys.modules)
+        assert model_uses_expert_parallel(os.environ["MODEL"])
+        print(*sorted(set(sys.modules) - before))
+        """,
+        MODEL=str(tmp_path),
+    ).split()
+    assert "json" in loaded
+    assert not {name.partition(".")[0] for name in loaded} & ENGINES
+    assert "importlib.metadata" not in loaded
+
+
+@pytest.mark.parametrize(
+    "name", ["ModelSupportHandler", "NativeVllmLoraStatus", "RolloutWeightsMode"]
+)
+def test_types_of_the_data_are_also_at_arts_address(name: str) -> None:
+    assert getattr(spec_module, name) is getattr(model_support, name)
+
+
+def test_an_unknown_name_of_the_spec_module_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
-        _ = model_support.spec.no_such_name
+        getattr(spec_module, "no_such_name")  # noqa: B009 - type checkers know that it is absent
 
 
 def test_every_member_of_the_protocol_is_written_and_documented() -> None:
@@ -83,7 +105,7 @@ def test_every_member_of_the_protocol_is_written_and_documented() -> None:
     protocol = model_support.ModelSupportHandler
     promised = {name for name in vars(protocol) if not name.startswith("_")}
     assert promised >= {"meta", "key", "is_moe", "native_vllm_lora_status"}
-    source = Path(protocol_module.__file__).with_name("handlers") / "family.py"
+    source = Path(str(protocol_module.__file__)).with_name("handlers") / "family.py"
     (family,) = [
         node
         for node in ast.parse(source.read_text(encoding="utf-8")).body
@@ -96,7 +118,7 @@ def test_every_member_of_the_protocol_is_written_and_documented() -> None:
 
 
 @pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.key)
-def test_every_handler_name_is_exported(spec) -> None:
+def test_every_handler_name_is_exported(spec: ModelSupportSpec) -> None:
     assert spec.handler.handler_name in handlers.__all__
     assert spec.handler.handler_name in dir(handlers)
 
@@ -107,8 +129,8 @@ def test_every_exported_handler_has_a_spec() -> None:
 
 
 @pytest.mark.skipif(find_spec("megatron") is not None, reason="megatron-core is installed here")
-def test_a_handler_without_its_engine_names_the_extra() -> None:
-    printed = run(
+def test_a_handler_without_its_engine_names_the_extra(site: Site) -> None:
+    printed = site.python(
         """
         from art.errors import MissingExtraError
         from art.megatron.model_support import get_model_support_handler, handlers
@@ -134,8 +156,8 @@ def test_a_handler_without_its_engine_names_the_extra() -> None:
 
 
 @pytest.mark.skipif(find_spec("megatron") is None, reason="megatron-core is not installed here")
-def test_a_handler_with_its_engine_loads() -> None:
-    printed = run(
+def test_a_handler_with_its_engine_loads(site: Site) -> None:
+    printed = site.python(
         """
         import sys
         from art.megatron.model_support import get_model_support_handler
@@ -143,6 +165,7 @@ def test_a_handler_with_its_engine_loads() -> None:
         assert "megatron.core" in sys.modules
         assert "art.megatron.model_support.handlers.qwen3_moe" not in sys.modules
         print(handler.key)
-        """
+        """,
+        expect_stderr=True,
     )
     assert printed.splitlines()[-1] == "qwen3_dense"

@@ -1,6 +1,7 @@
-"""Families of other distributions: found, listed, and never at the cost of art's own."""
+"""Families of other distributions: found and listed, without harm to art's own families."""
 
 import json
+from pathlib import Path
 from textwrap import dedent
 
 import pytest
@@ -27,7 +28,7 @@ BROKEN = {
 
 
 def spec_with(**changes: str) -> str:
-    """A spec module with something wrong in it."""
+    """The source of a module with a malformed spec."""
     fields = {
         "handler": "HandlerMeta(key='acme_dense', handler_name='acme.handler:HANDLER')",
         "default_target_modules": "('q_proj',)",
@@ -52,29 +53,36 @@ MALFORMED = {
     "target modules as text": (spec_with(default_target_modules="'q_proj'"), "a tuple of names"),
     "no target modules": (spec_with(default_target_modules="()"), "a tuple of names"),
     "models as a list": (spec_with(model_names="['a/b']"), "model_names must be a tuple"),
-    "a floor that is none": (spec_with(dependency_floor="'1.0'"), "must be a DependencyFloor"),
+    "model types as text": (spec_with(model_types="'acme'"), "model_types must be a tuple"),
+    "a version as a floor": (spec_with(dependency_floor="'1.0'"), "must be a DependencyFloor"),
     "an unknown mode": (spec_with(default_rollout_weights_mode="'full'"), "weights_mode must be"),
 }
 
 
-def test_a_family_from_outside_answers_every_question(site: Site) -> None:
-    site.install_family("acme-art", key="acme_dense", models=("acme/one", "acme/two"))
+def test_a_plugin_family_answers_every_question(site: Site, tmp_path: Path) -> None:
+    site.install_family(
+        "acme-art", key="acme_dense", models=("acme/one", "acme/two"), model_types=("acme",)
+    )
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "acme"}')
     printed = site.python(
         """
-        import sys
+        import os, sys
         from art.megatron.model_support import (
             default_target_modules_for_model, get_model_support_spec, is_model_support_registered,
             list_model_support_plugins, list_model_support_specs, model_uses_expert_parallel,
         )
         assert is_model_support_registered("acme/two")
         assert get_model_support_spec("acme/one").key == "acme_dense"
+        assert get_model_support_spec(os.environ["MODEL"]).key == "acme_dense"
         assert default_target_modules_for_model("acme/one") == ["q_proj", "o_proj"]
         assert model_uses_expert_parallel("acme/one") is False
         assert [spec.key for spec in list_model_support_specs()][-1] == "acme_dense"
         (plugin,) = list_model_support_plugins()
         assert "acme_art_handler" not in sys.modules and "torch" not in sys.modules
         print(plugin.distribution, plugin.key, plugin.error)
-        """
+        """,
+        MODEL=str(tmp_path / "model"),
     )
     assert printed == "acme-art 1.0 acme_dense None\n"
 
@@ -120,17 +128,23 @@ def test_a_malformed_spec_is_refused(site: Site, module: str, reason: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("key", "models", "claim"),
+    ("key", "models", "model_types", "claim"),
     [
-        ("qwen3_dense", ("acme/one",), "the key 'qwen3_dense', which art has"),
-        ("default_dense", ("acme/one",), "the key 'default_dense', which art has"),
-        ("acme_dense", ("acme/one", "Qwen/Qwen3-8B"), "the model 'Qwen/Qwen3-8B', which art has"),
+        ("qwen3_dense", ("acme/one",), (), "the key 'qwen3_dense', which art has"),
+        ("default_dense", ("acme/one",), (), "the key 'default_dense', which art has"),
+        ("acme_dense", ("Qwen/Qwen3-8B",), (), "the model 'Qwen/Qwen3-8B', which art has"),
+        (
+            "acme_dense",
+            ("acme/one",),
+            ("acme", "qwen3"),
+            "the model_type 'qwen3', which art has",
+        ),
     ],
 )
-def test_arts_own_families_cannot_be_replaced(
-    site: Site, key: str, models: tuple[str, ...], claim: str
+def test_a_plugin_cannot_replace_arts_own_families(
+    site: Site, key: str, models: tuple[str, ...], model_types: tuple[str, ...], claim: str
 ) -> None:
-    site.install_family("acme-art", key=key, models=models)
+    site.install_family("acme-art", key=key, models=models, model_types=model_types)
     site.python(BUILT_IN_QUESTIONS)
     result = site.run("-c", _listing())
     assert claim in result.stderr
@@ -138,21 +152,46 @@ def test_arts_own_families_cannot_be_replaced(
     assert "acme-art 1.0: the plug-in" in result.stderr
 
 
-def test_of_two_plugins_the_first_by_name_keeps_what_both_claim(site: Site) -> None:
-    site.install_family("b-art", key="shared_dense", models=("b/one",))
-    site.install_family("a-art", key="shared_dense", models=("a/one",))
-    site.install_family("c-art", key="c_dense", models=("a/one",))
+@pytest.mark.parametrize(
+    ("key", "models", "model_types", "claim"),
+    [
+        ("a_dense", ("b/one",), ("b",), "the key 'a_dense'"),
+        ("b_dense", ("a/one",), ("b",), "the model 'a/one'"),
+        ("b_dense", ("b/one",), ("a",), "the model_type 'a'"),
+    ],
+)
+def test_of_two_plugins_the_first_by_name_has_what_both_claim(
+    site: Site, key: str, models: tuple[str, ...], model_types: tuple[str, ...], claim: str
+) -> None:
+    site.install_family("b-art", key=key, models=models, model_types=model_types)
+    site.install_family("a-art", key="a_dense", models=("a/one",), model_types=("a",))
     result = site.run("-c", _listing())
-    assert "a/one" in result.stdout
-    assert "b/one" not in result.stdout
-    assert "c_dense" not in result.stdout.splitlines()[0].split()
-    assert "b-art 1.0: the plug-in 'shared_dense' claims the key 'shared_dense', which a-art" in (
-        result.stderr
+    keys, _, names = result.stdout.splitlines()
+    assert "a/one" in names.split()
+    assert "b/one" not in names.split()
+    assert "b_dense" not in keys.split()
+    said = f"b-art 1.0: the plug-in {key!r} claims {claim}, which a-art 1.0 has"
+    assert said in result.stderr
+
+
+def test_a_plugin_may_claim_a_model_type_that_only_the_default_family_reads(
+    site: Site, tmp_path: Path
+) -> None:
+    site.install_family("acme-art", key="acme_dense", model_types=("qwen2",))
+    (tmp_path / "config.json").write_text('{"model_type": "qwen2"}')
+    printed = site.python(
+        """
+        import os
+        from art.megatron.model_support import get_model_support_spec
+        for allow in (False, True):
+            print(get_model_support_spec(os.environ["MODEL"], allow_unvalidated_arch=allow).key)
+        """,
+        MODEL=str(tmp_path),
     )
-    assert "c-art 1.0: the plug-in 'c_dense' claims the model 'a/one', which a-art" in result.stderr
+    assert printed.split() == ["acme_dense", "acme_dense"]
 
 
-def test_an_unknown_model_is_told_of_near_names_and_of_refused_plugins(site: Site) -> None:
+def test_the_error_for_an_unknown_model_names_near_models_and_refused_plugins(site: Site) -> None:
     site.install_family("acme-art", key="acme_dense", models=("acme/great-model",))
     site.install("broken-art", {"broken.py": "1 / 0"}, {"broken_dense": "broken:SPEC"})
     printed = site.python(
@@ -229,12 +268,17 @@ def test_a_complete_handler_loads(site: Site) -> None:
     assert site.python(LOAD) == "Handler\n"
 
 
-def test_a_version_below_the_floor_is_refused_by_name(site: Site) -> None:
+def test_a_version_below_a_plugins_minimum_is_refused_by_name(site: Site) -> None:
     site.install_family(
-        "acme-art", key="acme_dense", models=("acme/one",), floor="vllm='0.9', transformers=None"
+        "acme-art",
+        key="acme_dense",
+        models=("acme/one",),
+        minimum_versions="vllm='0.9', transformers=None",
     )
     site.install("vllm", {}, {})  # its dist-info says 1.0
-    site.install_family("next-art", key="next_dense", models=("acme/two",), floor="vllm='1.1'")
+    site.install_family(
+        "next-art", key="next_dense", models=("acme/two",), minimum_versions="vllm='1.1'"
+    )
     assert "DependencyFloorError" not in site.python(LOAD)
     printed = site.python(LOAD.replace("acme/one", "acme/two"))
     assert printed.startswith("DependencyFloorError the family 'next_dense' of next-art 1.0 needs")

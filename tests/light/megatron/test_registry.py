@@ -2,11 +2,11 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 
 import pytest
 
 from art import errors
-from art.megatron import model_support
 from art.megatron.model_support import (
     DEFAULT_DENSE_SPEC,
     GPT_OSS_MODELS,
@@ -37,14 +37,16 @@ from art.megatron.model_support import (
     model_requires_merged_rollout,
     model_uses_expert_parallel,
     native_vllm_lora_status_for_model,
+    registry,
 )
+from art.megatron.model_support.spec import Record
 
 ATTENTION = ["q_proj", "k_proj", "v_proj", "o_proj"]
 DENSE = [*ATTENTION, "gate_proj", "up_proj", "down_proj"]
 GATED_DELTA_NET = ["in_proj_qkv", "in_proj_z", "out_proj"]
 
-# What each family answers, as a table apart from the registry: one published model of each,
-# its target modules (in any order), whether it has experts.
+# The answers for a published model of each of ART's families, written apart from the registry:
+# the family, its target modules in any order, True if it has experts.
 ANSWERS = {
     "meta-llama/Llama-3.3-70B-Instruct": ("llama3_dense", DENSE, False),
     "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama3_dense", DENSE, False),
@@ -88,7 +90,7 @@ PUBLISHED = [(name, spec) for spec in ALL_SPECS for name in spec.model_names]
 
 
 @pytest.mark.parametrize("model", ANSWERS)
-def test_a_model_of_each_family(model: str) -> None:
+def test_a_published_model_is_answered_as_its_family_is(model: str) -> None:
     key, target_modules, is_moe = ANSWERS[model]
     assert get_model_support_spec(model).key == key
     assert sorted(default_target_modules_for_model(model)) == sorted(target_modules)
@@ -115,68 +117,70 @@ def test_every_published_model_is_registered_once(model: str, spec: ModelSupport
     assert [name for name, _ in PUBLISHED].count(model) == 1
 
 
-def test_no_model_of_art_is_lost() -> None:
-    assert [name for name in ART_MODELS if not is_model_support_registered(name)] == []
+@pytest.mark.parametrize("model", ART_MODELS)
+def test_a_model_that_art_registers_is_registered(model: str) -> None:
+    assert is_model_support_registered(model)
 
 
-def test_model_sets_are_those_of_the_specs() -> None:
-    sets = {
-        "llama3_dense": LLAMA3_DENSE_MODELS,
-        "qwen3_dense": QWEN3_DENSE_MODELS,
-        "qwen3_moe": QWEN3_MOE_MODELS,
-        "qwen3_5_dense": QWEN3_5_DENSE_MODELS,
-        "qwen3_5_moe": QWEN3_5_MOE_MODELS,
-        "gpt_oss": GPT_OSS_MODELS,
-    }
-    assert {spec.key: frozenset(spec.model_names) for spec in list_model_support_specs()} == sets
+# ART's names for its families. A family that art adds has none.
+ART_NAMES = [
+    ("llama3_dense", LLAMA3_DENSE_SPEC, LLAMA3_DENSE_MODELS),
+    ("qwen3_dense", QWEN3_DENSE_SPEC, QWEN3_DENSE_MODELS),
+    ("qwen3_moe", QWEN3_MOE_SPEC, QWEN3_MOE_MODELS),
+    ("qwen3_5_dense", QWEN3_5_DENSE_SPEC, QWEN3_5_DENSE_MODELS),
+    ("qwen3_5_moe", QWEN3_5_MOE_SPEC, QWEN3_5_MOE_MODELS),
+    ("gpt_oss", GPT_OSS_SPEC, GPT_OSS_MODELS),
+]
+
+
+@pytest.mark.parametrize(("key", "spec", "models"), ART_NAMES, ids=[key for key, *_ in ART_NAMES])
+def test_arts_constants_are_those_of_the_family(
+    key: str, spec: ModelSupportSpec, models: frozenset[str]
+) -> None:
+    assert spec.key == key
+    assert spec in VALIDATED_MODEL_SUPPORT_SPECS
+    assert isinstance(models, frozenset)
+    assert sorted(models) == sorted(spec.model_names)
+    assert getattr(registry, f"{key.upper()}_SPEC") is spec
+    assert getattr(registry, f"{key.upper()}_MODELS") is models
+
+
+def test_the_models_of_both_qwen3_5_families_have_a_name() -> None:
     assert QWEN3_5_MODELS == QWEN3_5_DENSE_MODELS | QWEN3_5_MOE_MODELS
-    assert all(isinstance(models, frozenset) for models in (*sets.values(), QWEN3_5_MODELS))
 
 
 def test_list_of_specs_is_the_callers_own_list() -> None:
     list_model_support_specs().clear()
     assert list_model_support_specs() == list(VALIDATED_MODEL_SUPPORT_SPECS)
-    assert set(list_model_support_specs()) == {
-        LLAMA3_DENSE_SPEC,
-        QWEN3_DENSE_SPEC,
-        QWEN3_MOE_SPEC,
-        QWEN3_5_DENSE_SPEC,
-        QWEN3_5_MOE_SPEC,
-        GPT_OSS_SPEC,
-    }
+    assert DEFAULT_DENSE_SPEC not in list_model_support_specs()
     assert PROBE_ONLY_MODEL_SUPPORT_SPECS == ()
 
 
-def test_spec_reads_what_its_handler_meta_says() -> None:
-    for spec in ALL_SPECS:
-        assert spec.key == spec.handler_key == spec.handler.key
-        assert spec.is_moe is spec.handler.is_moe
-        assert spec.native_vllm_lora_status == spec.handler.native_vllm_lora_status
-        assert ("experts" in spec.default_target_modules) is spec.is_moe
-    keys = [spec.key for spec in ALL_SPECS]
-    assert len(set(keys)) == len(keys)
+@pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.key)
+def test_a_spec_agrees_with_its_handler_meta(spec: ModelSupportSpec) -> None:
+    assert spec.key == spec.handler_key == spec.handler.key
+    assert spec.is_moe is spec.handler.is_moe
+    assert spec.native_vllm_lora_status == spec.handler.native_vllm_lora_status
+    assert ("experts" in spec.default_target_modules) is spec.is_moe
+    assert [each.key for each in ALL_SPECS].count(spec.key) == 1
 
 
 @pytest.mark.parametrize(
-    "question",
+    ("question", "dense"),
     [
-        get_model_support_spec,
-        default_target_modules_for_model,
-        model_uses_expert_parallel,
-        model_requires_merged_rollout,
-        native_vllm_lora_status_for_model,
+        (get_model_support_spec, DEFAULT_DENSE_SPEC),
+        (default_target_modules_for_model, DENSE),
+        (model_uses_expert_parallel, False),
+        (model_requires_merged_rollout, False),
+        (native_vllm_lora_status_for_model, "disabled"),
     ],
 )
-def test_an_unregistered_model_is_refused_or_probed_as_dense(question) -> None:
+def test_an_unregistered_model_is_refused_or_treated_as_dense(
+    question: Callable[..., object], dense: object
+) -> None:
     with pytest.raises(UnsupportedModelArchitectureError, match="acme/model"):
         question("acme/model")
-    assert question("acme/model", allow_unvalidated_arch=True) == {
-        get_model_support_spec: DEFAULT_DENSE_SPEC,
-        default_target_modules_for_model: DENSE,
-        model_uses_expert_parallel: False,
-        model_requires_merged_rollout: False,
-        native_vllm_lora_status_for_model: "disabled",
-    }.get(question)
+    assert question("acme/model", allow_unvalidated_arch=True) == dense
     assert not is_model_support_registered("acme/model")
 
 
@@ -203,13 +207,11 @@ def test_a_far_name_says_where_the_list_is() -> None:
 
 def test_the_error_has_one_identity_at_all_addresses() -> None:
     assert UnsupportedModelArchitectureError is errors.UnsupportedModelArchitectureError
-    assert model_support.registry.UnsupportedModelArchitectureError is (
-        errors.UnsupportedModelArchitectureError
-    )
+    assert registry.UnsupportedModelArchitectureError is errors.UnsupportedModelArchitectureError
     assert issubclass(UnsupportedModelArchitectureError, ValueError)
 
 
-RECORDS = [
+RECORDS: list[Record] = [
     *ALL_SPECS,
     DependencyFloor(transformers="5.6.2"),
     HandlerMeta(key="k", handler_name="K_HANDLER", is_moe=True, native_vllm_lora_status="wip"),
@@ -221,14 +223,14 @@ RECORDS = [
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: type(record).__name__)
-def test_records_are_frozen_values(record) -> None:
+def test_records_are_frozen_values(record: Record) -> None:
     field = record.__slots__[0]
     with pytest.raises(AttributeError, match="frozen"):
         setattr(record, field, "changed")
     with pytest.raises(AttributeError, match="frozen"):
         delattr(record, field)
     with pytest.raises(AttributeError):
-        record.no_such_field = 1
+        setattr(record, "no_such_field", 1)  # noqa: B010 - type checkers know that it is absent
     for twin in (
         pickle.loads(pickle.dumps(record)),
         copy.copy(record),

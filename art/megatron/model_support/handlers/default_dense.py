@@ -1,4 +1,4 @@
-"""Dense decoders that no family of their own is written for.
+"""Dense decoders that have no family of their own.
 
 Attention is standard, multi-head or grouped-query; norms and biases are as the config says.
 """
@@ -9,7 +9,7 @@ from typing import Any
 from megatron.core.transformer import TransformerConfig
 from transformers import PretrainedConfig
 
-from art.megatron.model_support.registry import DEFAULT_DENSE_SPEC
+from art.megatron.model_support.families import DEFAULT_DENSE_SPEC
 from art.megatron.models.architecture import Architecture
 from art.megatron.models.decoder_config import finish, read_attention, refuse_sliding_window
 from art.megatron.models.hf_config import read_fields
@@ -22,10 +22,9 @@ from .family import FamilyHandler
 class DefaultDenseHandler(FamilyHandler):
     """A dense decoder with standard attention."""
 
-    meta = DEFAULT_DENSE_SPEC.handler
-    # Decoders whose tensors have the names of Llama's, and that differ from it in nothing else
-    # than biases of queries, keys and values (Qwen2) and norms of queries and keys (Qwen3).
-    model_types: tuple[str, ...] = ("llama", "mistral", "qwen2", "qwen3")
+    # Its model types are decoders with Llama's tensor names, which differ from Llama only in
+    # biases of queries, keys and values (Qwen2) and norms of queries and keys (Qwen3).
+    spec = DEFAULT_DENSE_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
         """Refuse a config with experts or another attention. See :class:`FamilyHandler`."""
@@ -34,7 +33,7 @@ class DefaultDenseHandler(FamilyHandler):
 
     def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
         """Read a Hugging Face config. See :class:`FamilyHandler`."""
-        fields = read_fields(config, self.model_types, self.key)
+        fields = read_fields(config, self.spec.model_types, self.key)
         transformer = read_attention(fields) | {
             "ffn_hidden_size": fields.integer("intermediate_size"),
             "add_qkv_bias": fields.model_type == "qwen2",
@@ -43,9 +42,9 @@ class DefaultDenseHandler(FamilyHandler):
         refuse_sliding_window(fields, transformer["num_layers"])
         fields.require("attention_bias", False, optional=True)
         fields.require("mlp_bias", False, optional=True)
-        # Llama's own way to split its matrix products, of no effect at 1.
+        # Llama's way of splitting its matrix products, without effect at 1.
         fields.require("pretraining_tp", 1, optional=True)
-        # Of SmolLM2: whether neighbours are rotated, not halves.
+        # A field of SmolLM2: rotate neighbouring dimensions instead of the two halves.
         fields.require("rope_interleaved", False, optional=True)
         return finish(fields, transformer)
 

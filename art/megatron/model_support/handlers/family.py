@@ -1,4 +1,4 @@
-"""What the handlers of all families share. A family says how it differs, in a file of its own."""
+"""The base class of all handlers. A family overrides what differs, in a file of its own."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -12,21 +12,30 @@ from transformers import PretrainedConfig
 from art.errors import AdapterFormatError, ConfigurationError
 from art.megatron.model_support.layer_families import collect_layer_families
 from art.megatron.model_support.lora_targets import collect_lora_targets
-from art.megatron.model_support.protocol import NativeVllmLoraStatus
-from art.megatron.model_support.spec import HandlerMeta, LayerFamilyInstance, LoraTarget
+from art.megatron.model_support.spec import (
+    HandlerMeta,
+    LayerFamilyInstance,
+    LoraTarget,
+    ModelSupportSpec,
+    NativeVllmLoraStatus,
+)
 from art.megatron.model_support.vllm_lora import is_expert, read_adapters, write_adapters
 from art.megatron.models.architecture import Architecture
 from art.megatron.weights.mapping import WeightMapping
 
 
 class FamilyHandler(ABC):
-    """A family of decoders whose adapter vLLM loads under the names that training gives it.
+    """A family of decoders whose adapters vLLM loads under the names that training gives them.
 
-    A subclass sets ``meta`` to the :class:`HandlerMeta` of its spec, so that the registry and the
-    handler cannot say different things.
+    A subclass sets ``spec`` to the family's spec, so that the registry and the handler agree.
     """
 
-    meta: ClassVar[HandlerMeta]
+    spec: ClassVar[ModelSupportSpec]
+
+    @property
+    def meta(self) -> HandlerMeta:
+        """The facts that the registry also has."""
+        return self.spec.handler
 
     @property
     def key(self) -> str:
@@ -35,22 +44,22 @@ class FamilyHandler(ABC):
 
     @property
     def is_moe(self) -> bool:
-        """Whether the family routes tokens to experts."""
+        """True if the family routes tokens to experts."""
         return self.meta.is_moe
 
     @property
     def native_vllm_lora_status(self) -> NativeVllmLoraStatus:
-        """How far vLLM serves the family's LoRA tensors as they are."""
+        """The state of vLLM's support for the family's LoRA tensors."""
         return self.meta.native_vllm_lora_status
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse the config of another family.
+        """Refuse the megatron config of another family.
 
         Args:
             config: The config to check.
 
         Raises:
-            ConfigurationError: It is of another family.
+            ConfigurationError: It is the config of another family.
         """
         self._require("multi_latent_attention", config.multi_latent_attention, False)
         if bool(config.num_moe_experts) != self.is_moe:
@@ -61,7 +70,7 @@ class FamilyHandler(ABC):
 
     @abstractmethod
     def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
-        """Read a Hugging Face config, every field of it.
+        """Read every field of a Hugging Face config.
 
         Args:
             config: A config of transformers, or the content of a ``config.json``.
@@ -76,13 +85,13 @@ class FamilyHandler(ABC):
 
     @abstractmethod
     def weight_mapping(self, architecture: Architecture) -> WeightMapping:
-        """Say which Hugging Face tensors the parameters of a model are made of.
+        """Map a model's parameters to the Hugging Face tensors that they are made of.
 
         Args:
-            architecture: What :meth:`read_config` read.
+            architecture: The result of :meth:`read_config`.
 
         Returns:
-            The mapping of the whole model, whatever its ranks hold.
+            The mapping of the whole model; it does not depend on the ranks.
         """
 
     def collect_layer_families(self, config: TransformerConfig) -> list[LayerFamilyInstance]:
@@ -92,7 +101,7 @@ class FamilyHandler(ABC):
             config: The config of a model of this family.
 
         Returns:
-            Each kind once, attention first, with the layers that hold it.
+            Each kind once, attention first, with the layers that have it.
 
         Raises:
             ConfigurationError: The config is of another family.
@@ -119,27 +128,27 @@ class FamilyHandler(ABC):
     def row_order(
         self, module: str, rows: int, *, adapter_config: Mapping[str, Any]
     ) -> Tensor | None:
-        """Say in which order Hugging Face keeps the rows of an adapter's B: as trained.
+        """Give the order in which Hugging Face keeps the rows of an adapter's B: as trained.
 
         Args:
             module: The module, by the name that training gives it.
-            rows: How many rows its B has.
+            rows: Number of rows of its B.
             adapter_config: The adapter's PEFT config, with the base model's
                 ``num_attention_heads`` and ``num_key_value_heads``.
 
         Returns:
-            int64 ``[rows]``: for each of Hugging Face's rows its number as trained. ``None``
-            where the order is the same.
+            int64 ``[rows]``: for each of Hugging Face's rows, the row as trained. ``None`` if the
+            order is the same.
 
         Raises:
-            AdapterFormatError: The rows are not those of such a module.
+            AdapterFormatError: Such a module cannot have that number of rows.
         """
         return None
 
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Turn an adapter's tensors, as trained, into those that vLLM loads: the same ones.
+        """Convert an adapter's tensors, as trained, to those that vLLM loads: the same ones.
 
         Args:
             tensors: A ``[R, in]`` and B ``[out, R]`` of each module, by PEFT's names.
@@ -157,7 +166,7 @@ class FamilyHandler(ABC):
     def from_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        """Turn vLLM's tensors back into those that training loads: the same ones.
+        """Convert vLLM's tensors back to those that training loads: the same ones.
 
         Args:
             tensors: A ``[R, in]`` and B ``[out, R]`` of each module, by PEFT's names.

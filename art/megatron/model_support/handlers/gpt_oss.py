@@ -1,8 +1,8 @@
-"""GPT-OSS: attention with sinks, in sliding windows in every other layer; experts with biases.
+"""GPT-OSS: attention with sinks, sliding windows in every other layer, experts with biases.
 
-OpenAI publishes the experts in MXFP4, four bits a number, which is refused: what is trained is a
-bfloat16 copy. The checkpoint keeps an expert's matrices ``[in, out]``, and in ``gate_up_proj``
-each gate beside its up; so do PEFT and vLLM.
+OpenAI publishes the experts in MXFP4, with four bits a number, which is refused: a bfloat16 copy is
+trained. The checkpoint keeps an expert's matrices ``[in, out]``, and interleaves gate and up in
+``gate_up_proj``; so do PEFT and vLLM.
 """
 
 from collections.abc import Mapping
@@ -15,8 +15,8 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError
+from art.megatron.model_support.families import GPT_OSS_SPEC
 from art.megatron.model_support.lora_targets import collect_lora_targets
-from art.megatron.model_support.registry import GPT_OSS_SPEC
 from art.megatron.model_support.row_order import (
     gates_beside_ups,
     in_hf_order,
@@ -51,10 +51,10 @@ _GATE_UP = ".gate_up_proj"
 class GptOssHandler(FamilyHandler):
     """GPT-OSS."""
 
-    meta = GPT_OSS_SPEC.handler
+    spec = GPT_OSS_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse what is not a GPT-OSS. See :class:`FamilyHandler`."""
+        """Refuse the config of any model but GPT-OSS. See :class:`FamilyHandler`."""
         super().check_config(config)
         self._require("normalization", config.normalization, "RMSNorm")
         self._require("gated_linear_unit", config.gated_linear_unit, True)
@@ -69,14 +69,14 @@ class GptOssHandler(FamilyHandler):
 
     def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
         """Read a Hugging Face config. See :class:`FamilyHandler`."""
-        fields = read_fields(config, ("gpt_oss",), self.key)
+        fields = read_fields(config, self.spec.model_types, self.key)
         transformer = read_attention(fields)
         transformer |= read_sliding_window(fields, transformer["num_layers"])
         transformer |= read_experts(fields, normalized=True, intermediate_size="intermediate_size")
         transformer |= _read_activation(fields)
         transformer |= {"add_bias_linear": True, "softmax_type": "learnable", "moe_layer_freq": 1}
         fields.require("attention_bias", True)
-        # What OpenAI's own code calls num_experts_per_tok, and the context before YaRN.
+        # OpenAI's name for num_experts_per_tok, and the context length before YaRN.
         fields.require("experts_per_token", transformer["moe_router_topk"], optional=True)
         fields.without_effect("initial_context_length")
         return finish(fields, transformer)
@@ -94,27 +94,26 @@ class GptOssHandler(FamilyHandler):
     def row_order(
         self, module: str, rows: int, *, adapter_config: Mapping[str, Any]
     ) -> Tensor | None:
-        """Say how ``gate_up_proj`` keeps gates and ups. See :class:`FamilyHandler`."""
+        """Give the order of the rows of ``gate_up_proj``. See :class:`FamilyHandler`."""
         if not module.endswith(_GATE_UP):
             return None
         if rows % 2:
             raise AdapterFormatError(
-                f"{module}: the {rows} rows of lora_B are not as many gates as ups"
+                f"{module}: lora_B has {rows} rows; it must have as many gates as ups"
             )
         return gates_beside_ups(rows)
 
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Turn an adapter's tensors, as trained, into those that vLLM loads.
+        """Convert an adapter's tensors, as trained, to those that vLLM loads.
 
         Args:
             tensors: The adapter, with ``gate_up_proj`` and ``down_proj`` of every expert.
             adapter_config: Its PEFT config; ``r`` is read.
 
         Returns:
-            vLLM's tensors, experts fused, and the config with the ``target_modules`` that they
-            have.
+            vLLM's tensors, with fused experts, and the config with their ``target_modules``.
 
         Raises:
             AdapterFormatError: A tensor has a name, rank or shape that does not fit.
@@ -127,10 +126,10 @@ class GptOssHandler(FamilyHandler):
     def from_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        """Turn vLLM's tensors back into those that training loads.
+        """Convert vLLM's tensors back to those that training loads.
 
         Args:
-            tensors: The adapter, experts fused.
+            tensors: The adapter, with fused experts.
             adapter_config: Its PEFT config; ``r`` is read.
 
         Returns:
@@ -146,8 +145,8 @@ class GptOssHandler(FamilyHandler):
 
 
 def _read_activation(fields: ConfigFields) -> dict[str, Any]:
-    """Read what transformers' ``GptOssExperts._apply_gate`` computes with."""
-    # It is written into megatron's quick_gelu, and into transformers before it had the field.
+    """Read the constants of transformers' ``GptOssExperts._apply_gate``."""
+    # Megatron's quick_gelu has it built in, as had transformers before there was a field.
     fields.require("swiglu_alpha", 1.702, optional=True)
     return {
         "activation_func": quick_gelu,

@@ -5,7 +5,7 @@ Grouped-query attention without biases or q/k norms, RMSNorm, SwiGLU.
 
 from megatron.core.transformer import TransformerConfig
 
-from art.megatron.model_support.registry import LLAMA3_DENSE_SPEC
+from art.megatron.model_support.families import LLAMA3_DENSE_SPEC
 
 from .default_dense import DefaultDenseHandler
 
@@ -13,11 +13,10 @@ from .default_dense import DefaultDenseHandler
 class Llama3DenseHandler(DefaultDenseHandler):
     """Llama 3."""
 
-    meta = LLAMA3_DENSE_SPEC.handler
-    model_types = ("llama",)
+    spec = LLAMA3_DENSE_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse what is not a Llama 3. See :class:`FamilyHandler`."""
+        """Refuse the config of any model but Llama 3. See :class:`FamilyHandler`."""
         super().check_config(config)
         self._require("normalization", config.normalization, "RMSNorm")
         self._require("gated_linear_unit", config.gated_linear_unit, True)

@@ -1,7 +1,7 @@
 """Qwen3.5 and later without experts: gated delta nets, and gated attention every few layers.
 
-vLLM serves these models by their vision-language class, so its names have ``language_model`` in
-them. Gated attention's ``q_proj`` also makes the output gate.
+vLLM serves these models with their vision-language class, so its names contain
+``language_model``. The ``q_proj`` of gated attention also computes the output gate.
 """
 
 from collections.abc import Collection, Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError
-from art.megatron.model_support.registry import QWEN3_5_DENSE_SPEC
+from art.megatron.model_support.families import QWEN3_5_DENSE_SPEC
 from art.megatron.model_support.row_order import (
     gates_beside_queries,
     in_hf_order,
@@ -31,19 +31,17 @@ from .family import FamilyHandler
 _TRAINED_PREFIX = "base_model.model.model.layers."
 _VLLM_PREFIX = "base_model.model.model.language_model.layers."
 _GATED_QUERY = ".self_attn.q_proj"
-# Tensors of the published checkpoints that are not of the decoder of text.
+# Tensors of the published checkpoints that do not belong to the text decoder.
 _UNUSED_TENSORS = ("model.visual.", "mtp.")
 
 
 class Qwen35DenseHandler(FamilyHandler):
     """Qwen3.5, dense."""
 
-    meta = QWEN3_5_DENSE_SPEC.handler
-    # Of the decoder alone, and of the vision-language model that is published.
-    model_types: tuple[str, str] = ("qwen3_5_text", "qwen3_5")
+    spec = QWEN3_5_DENSE_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse what is not a Qwen3.5. See :class:`FamilyHandler`."""
+        """Refuse the config of any model but Qwen3.5. See :class:`FamilyHandler`."""
         super().check_config(config)
         self._require("normalization", config.normalization, "RMSNorm")
         self._require("gated_linear_unit", config.gated_linear_unit, True)
@@ -58,10 +56,11 @@ class Qwen35DenseHandler(FamilyHandler):
     def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
         """Read a Hugging Face config. See :class:`FamilyHandler`.
 
-        Of a vision-language model this is the decoder, for text alone.
+        Of a vision-language model, the text decoder is read.
         """
-        text_type, _ = self.model_types
-        fields = read_fields(config, self.model_types, self.key)
+        # The spec lists the decoder alone, then the vision-language model.
+        text_type, _ = self.spec.model_types
+        fields = read_fields(config, self.spec.model_types, self.key)
         prefix = "model."
         if fields.model_type != text_type:
             fields = fields.text_section((text_type,))
@@ -69,12 +68,12 @@ class Qwen35DenseHandler(FamilyHandler):
         transformer = read_attention(fields)
         transformer |= _read_gated_attention(fields, transformer["num_layers"])
         transformer |= self.read_mlp(fields)
-        # rope_parameters has it; transformers before 5.20 keeps a copy, which it does not go by.
+        # rope_parameters has it; transformers before 5.20 keeps a copy that it does not use.
         fields.without_effect("partial_rotary_factor")
         return finish(fields, transformer, partial_rotary=True, tensor_prefix=prefix)
 
     def read_mlp(self, fields: ConfigFields) -> dict[str, Any]:
-        """Read the fields about what follows attention.
+        """Read the fields about the MLP.
 
         Args:
             fields: The fields of a Hugging Face config.
@@ -88,7 +87,7 @@ class Qwen35DenseHandler(FamilyHandler):
         return {"ffn_hidden_size": fields.integer("intermediate_size")}
 
     def map_mlp(self, architecture: Architecture) -> tuple[Parameter, ...]:
-        """Map the weights of what follows attention, and of the norm before it.
+        """Map the weights of the MLP and of the norm before it.
 
         Args:
             architecture: The model.
@@ -109,7 +108,7 @@ class Qwen35DenseHandler(FamilyHandler):
     def row_order(
         self, module: str, rows: int, *, adapter_config: Mapping[str, Any]
     ) -> Tensor | None:
-        """Say how ``q_proj`` keeps queries and gates. See :class:`FamilyHandler`."""
+        """Give the order of the rows of ``q_proj``. See :class:`FamilyHandler`."""
         if not module.endswith(_GATED_QUERY):
             return None
         heads = adapter_config.get("num_attention_heads")
@@ -129,12 +128,12 @@ class Qwen35DenseHandler(FamilyHandler):
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Turn an adapter's tensors, as trained, into those that vLLM loads.
+        """Convert an adapter's tensors, as trained, to those that vLLM loads.
 
         Args:
             tensors: The adapter, with the rows of ``q_proj`` in megatron's order.
-            adapter_config: Its PEFT config; ``r`` is read, and where there is a ``q_proj``, the
-                base model's ``num_attention_heads`` and ``num_key_value_heads``.
+            adapter_config: Its PEFT config; ``r`` is read, and if there is a ``q_proj``, the base
+                model's ``num_attention_heads`` and ``num_key_value_heads``.
 
         Returns:
             vLLM's tensors, and the config that goes with them.
@@ -149,14 +148,14 @@ class Qwen35DenseHandler(FamilyHandler):
     def from_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        """Turn vLLM's tensors back into those that training loads.
+        """Convert vLLM's tensors back to those that training loads.
 
         Args:
             tensors: The adapter, with the rows of ``q_proj`` in Hugging Face's order.
             adapter_config: As for :meth:`to_vllm_lora_tensors`.
 
         Returns:
-            The adapter by the names, and in the order, that training has.
+            The adapter with the names and the row order of training.
 
         Raises:
             AdapterFormatError: A tensor has a name, rank or shape that does not fit.
@@ -168,7 +167,7 @@ class Qwen35DenseHandler(FamilyHandler):
     def rename_to_vllm(
         self, adapters: Mapping[str, Adapter], adapter_config: Mapping[str, Any]
     ) -> dict[str, Adapter]:
-        """Give modules vLLM's names, and their rows Hugging Face's order.
+        """Rename modules as vLLM does, and reorder their rows as Hugging Face does.
 
         Args:
             adapters: Adapters by the names of training.
@@ -211,7 +210,7 @@ class Qwen35DenseHandler(FamilyHandler):
 
 def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
     types = fields.layer_types(layers, ("full_attention", "linear_attention"))
-    # What layer_types says in full.
+    # layer_types says the same in full.
     fields.without_effect("full_attention_interval")
     fields.without_effect("mtp_num_hidden_layers", "mtp_use_dedicated_embeddings")
     fields.require("attention_bias", False)
@@ -219,7 +218,7 @@ def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
     fields.require("mamba_ssm_dtype", "float32", optional=True)
     fields.require("mlp_only_layers", [], optional=True)
     if "output_gate_type" in fields:
-        # Of gated delta nets; two names for one function.
+        # The gate of gated delta nets; two names for one function.
         fields.choice("output_gate_type", ("silu", "swish"))
     key_heads = fields.integer("linear_num_key_heads")
     value_heads = fields.integer("linear_num_value_heads")
@@ -244,7 +243,7 @@ def _read_gated_attention(fields: ConfigFields, layers: int) -> dict[str, Any]:
 
 
 def _refuse_z_alone(modules: Collection[str]) -> None:
-    """Refuse what vLLM, which fuses the two, does not load: it takes only z for optional."""
+    """Refuse ``in_proj_z`` without ``in_proj_qkv``: vLLM fuses them, and only z is optional."""
     for module in modules:
         if module.endswith(".in_proj_z"):
             beside = f"{module.removesuffix('z')}qkv"
@@ -256,7 +255,9 @@ def _refuse_z_alone(modules: Collection[str]) -> None:
 
 def _replace_prefix(module: str, prefix: str, replacement: str) -> str:
     if not module.startswith(prefix):
-        raise AdapterFormatError(f"{module} is not in the decoder, whose modules start {prefix!r}")
+        raise AdapterFormatError(
+            f"{module} is not in the decoder, whose modules start with {prefix!r}"
+        )
     return replacement + module.removeprefix(prefix)
 
 

@@ -12,8 +12,8 @@ from megatron.core.transformer import TransformerConfig
 from torch import Tensor
 
 from art.errors import ConfigurationError
+from art.megatron.model_support.families import QWEN3_5_MOE_SPEC
 from art.megatron.model_support.lora_targets import collect_lora_targets
-from art.megatron.model_support.registry import QWEN3_5_MOE_SPEC
 from art.megatron.model_support.spec import LoraTarget
 from art.megatron.model_support.vllm_lora import (
     fuse_trained_experts,
@@ -35,11 +35,10 @@ from .qwen3_5_dense import Qwen35DenseHandler
 class Qwen35MoeHandler(Qwen35DenseHandler):
     """Qwen3.5, mixture of experts."""
 
-    meta = QWEN3_5_MOE_SPEC.handler
-    model_types = ("qwen3_5_moe_text", "qwen3_5_moe")
+    spec = QWEN3_5_MOE_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse what is not a Qwen3.5 with experts. See :class:`FamilyHandler`."""
+        """Refuse the config of any model but Qwen3.5 with experts. See :class:`FamilyHandler`."""
         super().check_config(config)
         if not config.moe_shared_expert_intermediate_size:
             raise ConfigurationError(
@@ -50,7 +49,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
 
     def read_mlp(self, fields: ConfigFields) -> dict[str, Any]:
         """Read the fields about experts. See :class:`Qwen35DenseHandler`."""
-        # Every layer routes, so that a dense one's size means nothing.
+        # Every layer routes, so the size of a dense MLP has no effect.
         fields.require("norm_topk_prob", True, optional=True)
         fields.without_effect("intermediate_size")
         return read_experts(fields, normalized=True) | {
@@ -73,15 +72,14 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Turn an adapter's tensors, as trained, into those that vLLM loads.
+        """Convert an adapter's tensors, as trained, to those that vLLM loads.
 
         Args:
             tensors: The adapter, with ``gate_up_proj`` and ``down_proj`` of every expert.
             adapter_config: As for :class:`Qwen35DenseHandler`.
 
         Returns:
-            vLLM's tensors, experts fused, and the config with the ``target_modules`` that they
-            have.
+            vLLM's tensors, with fused experts, and the config with their ``target_modules``.
 
         Raises:
             AdapterFormatError: A tensor has a name, rank or shape that does not fit.
@@ -93,7 +91,7 @@ class Qwen35MoeHandler(Qwen35DenseHandler):
     def from_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        """Turn vLLM's tensors back into those that training loads.
+        """Convert vLLM's tensors back to those that training loads.
 
         Args:
             tensors: The adapter, experts fused.

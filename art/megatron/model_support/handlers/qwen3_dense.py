@@ -2,7 +2,7 @@
 
 from megatron.core.transformer import TransformerConfig
 
-from art.megatron.model_support.registry import QWEN3_DENSE_SPEC
+from art.megatron.model_support.families import QWEN3_DENSE_SPEC
 
 from .default_dense import DefaultDenseHandler
 
@@ -10,11 +10,10 @@ from .default_dense import DefaultDenseHandler
 class Qwen3DenseHandler(DefaultDenseHandler):
     """Qwen3, dense."""
 
-    meta = QWEN3_DENSE_SPEC.handler
-    model_types = ("qwen3",)
+    spec = QWEN3_DENSE_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse what is not a dense Qwen3. See :class:`FamilyHandler`."""
+        """Refuse the config of any model but dense Qwen3. See :class:`FamilyHandler`."""
         super().check_config(config)
         self._require("normalization", config.normalization, "RMSNorm")
         self._require("gated_linear_unit", config.gated_linear_unit, True)

@@ -1,7 +1,7 @@
 """Qwen3 with experts: the attention of dense Qwen3, routed experts, no shared ones.
 
-vLLM loads each expert's gate, up and down by itself, and so does training. An adapter that PEFT
-trained on fused experts is taken apart on its way to vLLM.
+Training and vLLM both keep the gate, up and down of each expert apart. An adapter that PEFT trained
+on fused experts is split for vLLM.
 """
 
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PretrainedConfig
 
 from art.errors import AdapterFormatError
-from art.megatron.model_support.registry import QWEN3_MOE_SPEC
+from art.megatron.model_support.families import QWEN3_MOE_SPEC
 from art.megatron.model_support.vllm_lora import (
     is_fused,
     rank_of,
@@ -44,10 +44,10 @@ _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 class Qwen3MoeHandler(FamilyHandler):
     """Qwen3, mixture of experts."""
 
-    meta = QWEN3_MOE_SPEC.handler
+    spec = QWEN3_MOE_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse what is not a Qwen3 with experts. See :class:`FamilyHandler`."""
+        """Refuse the config of any model but Qwen3 with experts. See :class:`FamilyHandler`."""
         super().check_config(config)
         self._require("normalization", config.normalization, "RMSNorm")
         self._require("gated_linear_unit", config.gated_linear_unit, True)
@@ -59,7 +59,7 @@ class Qwen3MoeHandler(FamilyHandler):
 
     def read_config(self, config: PretrainedConfig | Mapping[str, Any]) -> Architecture:
         """Read a Hugging Face config. See :class:`FamilyHandler`."""
-        fields = read_fields(config, ("qwen3_moe",), self.key)
+        fields = read_fields(config, self.spec.model_types, self.key)
         transformer = read_attention(fields)
         layers = transformer["num_layers"]
         transformer |= read_experts(fields, normalized=fields.flag("norm_topk_prob")) | {
@@ -69,7 +69,7 @@ class Qwen3MoeHandler(FamilyHandler):
         }
         refuse_sliding_window(fields, layers)
         fields.require("attention_bias", False)
-        # Qwen3-Coder says so again, in the words of Qwen2.
+        # Qwen3-Coder repeats these in the fields of Qwen2.
         fields.require("qkv_bias", False, optional=True)
         fields.require("use_qk_norm", True, optional=True)
         fields.require("shared_expert_intermediate_size", 0, optional=True)
@@ -87,7 +87,7 @@ class Qwen3MoeHandler(FamilyHandler):
     def to_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Turn an adapter's tensors into those that vLLM loads: each expert by itself.
+        """Convert an adapter's tensors to those that vLLM loads, which keeps experts apart.
 
         Args:
             tensors: The adapter, its experts one by one or fused.
@@ -114,7 +114,7 @@ class Qwen3MoeHandler(FamilyHandler):
     def from_vllm_lora_tensors(
         self, tensors: Mapping[str, Tensor], *, adapter_config: Mapping[str, Any]
     ) -> dict[str, Tensor]:
-        """Turn vLLM's tensors back into those that training loads: the same ones.
+        """Convert vLLM's tensors back to those that training loads: the same ones.
 
         Args:
             tensors: The adapter, its experts one by one.
@@ -131,14 +131,14 @@ class Qwen3MoeHandler(FamilyHandler):
         if fused is not None:
             raise AdapterFormatError(
                 f"vLLM keeps the experts of {self.key} one by one, but {fused} is fused; "
-                "to_vllm_lora_tensors takes them apart"
+                "to_vllm_lora_tensors splits them"
             )
         stack_experts(adapters, _PROJECTIONS)  # raises unless every expert is complete
         return write_adapters(adapters)
 
 
 def _routed_layers(fields: ConfigFields, layers: int) -> list[int]:
-    """Say of each layer whether it routes (1), as transformers' ``Qwen3MoeDecoderLayer`` does."""
+    """Mark each layer as routed (1) or dense (0), as ``Qwen3MoeDecoderLayer`` does."""
     step, dense = fields.integer("decoder_sparse_step"), fields.value("mlp_only_layers")
     if not isinstance(dense, list) or not set(dense) <= set(range(layers)):
         raise fields.unsupported("mlp_only_layers", f"it must list some of {layers} layers", dense)

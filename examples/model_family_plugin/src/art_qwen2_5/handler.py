@@ -8,12 +8,12 @@ from .spec import QWEN2_5_DENSE_SPEC
 
 
 class Qwen25DenseHandler(DefaultDenseHandler):
-    """Qwen2.5, dense: a decoder that differs from the default in what its config must say."""
+    """Qwen2.5, dense: the default decoder, of configs that have biases on q, k and v alone."""
 
-    meta = QWEN2_5_DENSE_SPEC.handler
+    spec = QWEN2_5_DENSE_SPEC
 
     def check_config(self, config: TransformerConfig) -> None:
-        """Refuse what is not a dense Qwen2.5. See :class:`DefaultDenseHandler`."""
+        """Refuse the config of any model but dense Qwen2.5. See :class:`DefaultDenseHandler`."""
         super().check_config(config)
         self._require("normalization", config.normalization, "RMSNorm")
         self._require("gated_linear_unit", config.gated_linear_unit, True)

@@ -1,4 +1,4 @@
-"""What is known of Qwen2.5 without running it. Imports no engine: art reads this to answer."""
+"""The spec of Qwen2.5. It imports no engine, since art loads it to answer questions."""
 
 from art.megatron.model_support.spec import DependencyFloor, HandlerMeta, ModelSupportSpec
 
@@ -10,6 +10,8 @@ QWEN2_5_DENSE_SPEC = ModelSupportSpec(
         handler_name="art_qwen2_5.handler:QWEN2_5_DENSE_HANDLER",
         native_vllm_lora_status="wip",
     ),
+    # A config.json with this model_type is of this family, whatever the model is called.
+    model_types=("qwen2",),
     model_names=tuple(
         f"Qwen/Qwen2.5-{size}{variant}" for size in _SIZES for variant in ("", "-Instruct")
     ),

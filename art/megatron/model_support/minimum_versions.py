@@ -1,4 +1,4 @@
-"""The versions that a family needs, held against those that are installed here."""
+"""The minimum versions that a family needs, compared with the versions that are installed."""
 
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final, Literal
@@ -7,10 +7,10 @@ from art._lazy import read_stub
 from art.errors import DependencyFloorError
 
 from . import handlers
-from .registry import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS
+from .families import DEFAULT_DENSE_SPEC, VALIDATED_MODEL_SUPPORT_SPECS
 from .spec import DependencyFloor, ModelSupportSpec, Record
 
-FloorStatus = Literal["satisfied", "below", "absent", "unknown"]
+VersionStatus = Literal["satisfied", "below", "absent", "unknown"]
 
 _DISTRIBUTIONS = {
     "transformers": "transformers",
@@ -20,60 +20,60 @@ _DISTRIBUTIONS = {
 }
 
 
-class InstalledFloor(Record):
-    """One floor of a family, and what is installed here.
+class VersionCheck(Record):
+    """One minimum version of a family, and the version that is installed.
 
     Args:
-        distribution: What the floor is for, such as ``"transformers"``.
-        floor: The lowest version, or a commit.
-        installed: The version that is installed; ``None`` if it is not.
+        distribution: The distribution that it is of, such as ``"transformers"``.
+        minimum: The minimum version, or a commit.
+        installed: The version that is installed; ``None`` if it is not installed.
     """
 
-    __slots__ = ("distribution", "floor", "installed")
+    __slots__ = ("distribution", "minimum", "installed")
 
-    def __init__(self, *, distribution: str, floor: str, installed: str | None) -> None:
+    def __init__(self, *, distribution: str, minimum: str, installed: str | None) -> None:
         self.distribution: Final = distribution
-        self.floor: Final = floor
+        self.minimum: Final = minimum
         self.installed: Final = installed
 
     @property
-    def status(self) -> FloorStatus:
-        """``"unknown"`` is a commit: whether a version is older than it shows in neither."""
+    def status(self) -> VersionStatus:
+        """The outcome; ``"unknown"`` if the minimum is a commit, which no version can show."""
         if self.installed is None:
             return "absent"
         from packaging.version import InvalidVersion, Version
 
         try:
-            satisfied = Version(self.installed) >= Version(self.floor)
+            satisfied = Version(self.installed) >= Version(self.minimum)
         except InvalidVersion:
             return "unknown"
         return "satisfied" if satisfied else "below"
 
 
-def installed_floors(floor: DependencyFloor) -> list[InstalledFloor]:
-    """List a family's floors with what is installed here.
+def check_versions(dependency_floor: DependencyFloor) -> list[VersionCheck]:
+    """Compare a family's minimum versions with the versions that are installed.
 
     Args:
-        floor: The family's floors.
+        dependency_floor: The family's minimum versions.
 
     Returns:
-        One entry for each floor that the family has.
+        One check for each minimum that the family has.
     """
     return [
-        InstalledFloor(
+        VersionCheck(
             distribution=distribution,
-            floor=getattr(floor, field),
+            minimum=getattr(dependency_floor, field),
             installed=installed_version(distribution),
         )
         for field, distribution in _DISTRIBUTIONS.items()
-        if getattr(floor, field) is not None
+        if getattr(dependency_floor, field) is not None
     ]
 
 
-def require_floors(spec: ModelSupportSpec, *, source: str) -> None:
-    """Refuse a family whose engine is installed in a version below its floor.
+def require_versions(spec: ModelSupportSpec, *, source: str) -> None:
+    """Refuse a family if an engine that it needs is installed in too low a version.
 
-    What is not installed is not refused: not every use of a family needs all of its engines.
+    An engine that is not installed is not refused: not every use of a family needs all of them.
 
     Args:
         spec: The family.
@@ -83,9 +83,9 @@ def require_floors(spec: ModelSupportSpec, *, source: str) -> None:
         DependencyFloorError: An installed version is too low. The message names all that are.
     """
     below = [
-        (f"{entry.distribution}>={entry.floor}", entry.installed)
-        for entry in installed_floors(spec.dependency_floor)
-        if entry.status == "below"
+        (f"{check.distribution}>={check.minimum}", check.installed)
+        for check in check_versions(spec.dependency_floor)
+        if check.status == "below"
     ]
     if not below:
         return
@@ -99,11 +99,11 @@ def require_floors(spec: ModelSupportSpec, *, source: str) -> None:
     )
 
 
-def require_floors_of(module: str) -> None:
-    """Refuse art's own families whose handlers a module holds, as :func:`require_floors` does.
+def require_for_handler_module(module: str) -> None:
+    """Refuse art's own families whose handlers a module defines, as :func:`require_versions` does.
 
-    The lazy layer asks this before it loads the module: an engine that is too old would otherwise
-    fail somewhere inside of that import, or later.
+    The guard of the lazy package ``handlers``: it is called before the module is imported, since
+    an engine that is too old would fail somewhere inside that import, or later.
 
     Args:
         module: A module of ``handlers``, such as ``"qwen3_dense"``.
@@ -114,7 +114,7 @@ def require_floors_of(module: str) -> None:
     module_of = read_stub(handlers)
     for spec in (DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS):
         if module_of.get(spec.handler.handler_name) == module:
-            require_floors(spec, source="art")
+            require_versions(spec, source="art")
 
 
 def installed_version(distribution: str) -> str | None:

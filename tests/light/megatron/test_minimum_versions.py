@@ -1,7 +1,7 @@
-"""The versions that art's own families need: true ones, and held to whatever way a handler loads.
+"""Minimum versions of art's own families: valid, and enforced however a handler is loaded.
 
-An installed version is simulated by what pip leaves of it: a ``dist-info`` folder, before all
-others on the path of a fresh interpreter.
+An installed version is simulated by a ``dist-info`` folder, as pip writes it, before all others on
+the path of a fresh interpreter.
 """
 
 from importlib.util import find_spec
@@ -14,15 +14,16 @@ from art.megatron.model_support import (
     QWEN3_5_DENSE_SPEC,
     VALIDATED_MODEL_SUPPORT_SPECS,
     DependencyFloor,
+    ModelSupportSpec,
 )
-from art.megatron.model_support.floors import InstalledFloor, installed_floors
+from art.megatron.model_support.minimum_versions import VersionCheck, check_versions
 
 from .conftest import Site
 
 ALL_SPECS = [DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS]
 ENGINE = find_spec("megatron") is not None
 
-# Every way to a handler of art's, and to what lies beside it.
+# Every way to load a handler of art's, or what is in its module.
 WAYS = {
     "by model": "model_support.get_model_support_handler('Qwen/Qwen3.5-4B')",
     "by spec": "model_support.get_model_support_handler_for_spec(model_support.QWEN3_5_DENSE_SPEC)",
@@ -31,12 +32,12 @@ WAYS = {
     "by module": "handlers.qwen3_5_dense",
     "by a question": "hasattr(handlers, 'QWEN3_5_DENSE_HANDLER')",
 }
-# megatron-core as it was before gated delta nets, as far as the handlers' imports see.
+# megatron-core before gated delta nets, as far as the handlers' imports see.
 OLD_ENGINE = "raise ImportError('cannot import gated_delta_net')"
 
 
 def touch(site: Site, expression: str) -> str:
-    """Evaluate an expression in a fresh interpreter; say what it is, or what it raised."""
+    """Evaluate an expression in a fresh interpreter; return its value, or the error, as text."""
     return site.python(
         f"""
         import warnings
@@ -52,17 +53,19 @@ def touch(site: Site, expression: str) -> str:
     )
 
 
-def install_at_the_floors(site: Site, **changes: str) -> None:
+def install_minimum_versions(site: Site, **changes: str) -> None:
     versions = {
-        entry.distribution: entry.floor
-        for entry in installed_floors(QWEN3_5_DENSE_SPEC.dependency_floor)
+        check.distribution: check.minimum
+        for check in check_versions(QWEN3_5_DENSE_SPEC.dependency_floor)
     }
     for distribution, version in (versions | changes).items():
         site.install(distribution, {}, {}, version=version)
 
 
 @pytest.mark.parametrize("expression", WAYS.values(), ids=WAYS)
-def test_an_engine_below_the_floor_is_refused_whatever_the_way(site: Site, expression) -> None:
+def test_an_engine_below_the_minimum_is_refused_however_a_handler_is_loaded(
+    site: Site, expression: str
+) -> None:
     site.install("megatron-core", {}, {}, version="0.15.3")
     (site.folder / "megatron" / "core").mkdir(parents=True)
     (site.folder / "megatron" / "core" / "__init__.py").write_text(OLD_ENGINE)
@@ -73,7 +76,7 @@ def test_an_engine_below_the_floor_is_refused_whatever_the_way(site: Site, expre
     )
 
 
-def test_all_that_is_too_old_is_named_at_once(site: Site) -> None:
+def test_the_error_names_every_engine_that_is_too_old(site: Site) -> None:
     site.install("megatron-core", {}, {}, version="0.15.3")
     site.install("transformers", {}, {}, version="5.5.4")
     printed = touch(site, WAYS["by name"])
@@ -81,21 +84,21 @@ def test_all_that_is_too_old_is_named_at_once(site: Site) -> None:
     assert 'pip install "art-rl[megatron]" "transformers>=5.6.0" "megatron-core>=0.16.0"' in printed
 
 
-def test_a_floor_of_one_family_is_none_of_another(site: Site) -> None:
-    install_at_the_floors(site, transformers="5.5.4")
+def test_the_minimum_of_one_family_does_not_apply_to_another(site: Site) -> None:
+    install_minimum_versions(site, transformers="5.5.4")
     assert "'qwen3_5_dense' of art needs" in touch(site, "handlers.QWEN3_5_DENSE_HANDLER")
     assert "'qwen3_5_moe' of art needs" in touch(site, "handlers.Qwen35MoeHandler")
     assert "DependencyFloorError" not in touch(site, "handlers.QWEN3_DENSE_HANDLER")
 
 
 @pytest.mark.parametrize("expression", WAYS.values(), ids=WAYS)
-def test_a_version_at_the_floor_will_do(site: Site, expression: str) -> None:
-    install_at_the_floors(site)
-    # Where there is no engine, it is the engine that is missing, not a version.
+def test_the_minimum_version_itself_is_accepted(site: Site, expression: str) -> None:
+    install_minimum_versions(site)
+    # Without an engine, the error is about the engine, not about a version.
     assert touch(site, expression).startswith("loaded" if ENGINE else "MissingExtraError")
 
 
-def test_an_engine_that_is_absent_is_missing_not_too_old(site: Site) -> None:
+def test_an_absent_engine_is_reported_as_missing_not_as_too_old(site: Site) -> None:
     printed = site.python(
         """
         import sys
@@ -112,8 +115,9 @@ def test_an_engine_that_is_absent_is_missing_not_too_old(site: Site) -> None:
     assert printed == "megatron\n"
 
 
-def test_the_handler_of_a_plugin_that_builds_on_arts_is_told_the_same(site: Site) -> None:
-    """Not that the plug-in is broken."""
+def test_a_plugin_handler_derived_from_arts_reports_the_version_not_a_broken_plugin(
+    site: Site,
+) -> None:
     site.install("megatron-core", {}, {}, version="0.15.3")
     site.install_family("acme-art", key="acme_dense", models=("acme/one",))
     (site.folder / "acme_art_handler.py").write_text(
@@ -124,24 +128,24 @@ def test_the_handler_of_a_plugin_that_builds_on_arts_is_told_the_same(site: Site
 
 
 @pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.key)
-def test_floors_of_arts_own_families_can_be_compared(spec) -> None:
-    """A commit cannot: it would hold nobody to anything."""
-    floors = installed_floors(spec.dependency_floor)
-    assert {"transformers", "megatron-core"} <= {entry.distribution for entry in floors}
-    for entry in floors:
-        assert Version(entry.floor)
-        assert entry.status in ("satisfied", "absent")
+def test_minimum_versions_of_arts_own_families_can_be_compared(spec: ModelSupportSpec) -> None:
+    """A commit cannot be compared, so it would enforce nothing."""
+    checks = check_versions(spec.dependency_floor)
+    assert {"transformers", "megatron-core"} <= {check.distribution for check in checks}
+    for check in checks:
+        assert str(Version(check.minimum)) == check.minimum
+        assert check.status in ("satisfied", "absent")
 
 
-def test_every_field_of_the_record_is_held_to() -> None:
+def test_every_field_of_the_record_is_checked() -> None:
     fields = DependencyFloor.__slots__
-    floors = installed_floors(DependencyFloor(**dict.fromkeys(fields, "1")))
-    assert len(floors) == len(fields)
-    assert {entry.distribution.replace("-", "_") for entry in floors} == set(fields)
+    checks = check_versions(DependencyFloor(**dict.fromkeys(fields, "1")))
+    assert len(checks) == len(fields)
+    assert {check.distribution.replace("-", "_") for check in checks} == set(fields)
 
 
 @pytest.mark.parametrize(
-    ("floor", "installed", "status"),
+    ("minimum", "installed", "status"),
     [
         ("1.10", "1.9", "below"),
         ("1.10", "1.10", "satisfied"),
@@ -151,6 +155,6 @@ def test_every_field_of_the_record_is_held_to() -> None:
         ("e049cc00c24d03e2ae45d2608c7a44e2d2364e3d", "1.9", "unknown"),
     ],
 )
-def test_versions_are_compared_as_versions(floor: str, installed: str | None, status: str) -> None:
-    entry = InstalledFloor(distribution="acme", floor=floor, installed=installed)
-    assert entry.status == status
+def test_versions_are_ordered_as_versions(minimum: str, installed: str | None, status: str) -> None:
+    check = VersionCheck(distribution="acme", minimum=minimum, installed=installed)
+    assert check.status == status
