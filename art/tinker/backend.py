@@ -1,4 +1,4 @@
-"""The backend that trains on a Tinker server: the hosted service, or any that speaks its wire."""
+"""The backend that trains on a Tinker server: the hosted service, or any with the same API."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from art.backend import AnyModel, AnyTrainableModel
     from art.dev.openai_server import OpenAIServerConfig
+    from art.runs.progress import ShowProgress
     from art.tinker.connection import Connection
     from art.tinker.service import TinkerService
     from art.trajectories import TrajectoryGroup
@@ -39,6 +40,7 @@ class TinkerBackend:
         tinker_api_key: The key; ``None`` reads ``TINKER_API_KEY`` when it is needed.
         base_url: The server; ``None`` is ``TINKER_BASE_URL``, or else the hosted service.
         path: Root of all models' state.
+        show_progress: Shows the progress of long work; ``None`` shows bars on the terminal.
     """
 
     def __init__(
@@ -47,10 +49,12 @@ class TinkerBackend:
         tinker_api_key: str | None = None,
         base_url: str | None = None,
         path: str | os.PathLike[str] = ".art",
+        show_progress: "ShowProgress | None" = None,
     ) -> None:
         self._api_key = tinker_api_key
         self._base_url = base_url
         self._path = os.fspath(path)
+        self._show_progress = show_progress
         self._services: dict[tuple[str, str], TinkerService] = {}
 
     async def __aenter__(self) -> "Self":
@@ -65,18 +69,20 @@ class TinkerBackend:
         await self.close()
 
     async def register(self, model: "AnyModel") -> None:
-        """Take a model on: its state lies under the backend's path from now on.
+        """Keep a model's state under the backend's path from now on.
 
         Args:
             model: The model. Its ``model.json`` is written.
+
+        Raises:
+            art.errors.ConfigurationError: Its project or its name cannot be a folder's name.
+            OSError: ``model.json`` cannot be written.
         """
+        from art._internal.files import write_text
+
         model.base_path = self._path
         folder = self._output_dir(model)
-        folder.mkdir(parents=True, exist_ok=True)
-        description = model.describe()
-        temporary = folder / ".model.json"
-        temporary.write_text(json.dumps(description, indent=2), encoding="utf-8")
-        temporary.replace(folder / "model.json")
+        write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
 
     async def train(
         self,
@@ -152,8 +158,8 @@ class TinkerBackend:
             art.errors.EngineError: The server cannot be reached, or failed.
         """
         service = await self._get_service(model)
-        host, port = await service.start_openai_server(endpoint_config)
-        return f"http://{host}:{port}/v1", service.api_key
+        await service.start_openai_server(endpoint_config)
+        return service.base_url, service.api_key
 
     async def get_step(self, model: "AnyTrainableModel") -> int:
         """Count the training steps that a model has taken."""
@@ -184,10 +190,11 @@ class TinkerBackend:
     _model_inference_name = inference_name
 
     async def _get_service(self, model: "AnyTrainableModel") -> "TinkerService":
-        """The model's service; making one contacts nothing."""
+        """Make the model's service, or reuse it. Making one contacts nothing."""
         key = (model.project, model.name)
         if key not in self._services:
             from art.dev.get_model_config import get_model_config
+            from art.runs.progress import terminal_progress
 
             # Through the package, so that a missing SDK says which extra brings it.
             from art.tinker import TinkerService
@@ -200,6 +207,7 @@ class TinkerBackend:
                 output_dir,
                 connect=lambda: self._connect(model.base_model),
                 checkpoint_saved=self._checkpoint_saved,
+                show_progress=self._show_progress or terminal_progress,
             )
         return self._services[key]
 
@@ -207,7 +215,7 @@ class TinkerBackend:
         return model_dir(self._path, model.project, model.name)
 
     async def _connect(self, base_model: str) -> "Connection":
-        """Reach the server that has a base model.
+        """Connect to the server of a base model.
 
         Raises:
             MissingAPIKeyError: There is no key.
