@@ -205,11 +205,10 @@ async def test_dro_penalizes_the_drift_of_sampled_tokens_alone(
     result = await backend.train(
         model, [group], loss_fn="dro", loss_fn_config={"beta": 0.5}, normalize_advantages=False
     )
-    expected = sum(
-        -(score * (reward - 0.5) - 0.25 * (score + 8.0) ** 2)
-        for tokens, reward in rollouts
-        for score in await scores(engine_server, [1, 40, *tokens])
-    )
+    expected = 0.0
+    for tokens, reward in rollouts:
+        for score in await scores(engine_server, [1, 40, *tokens]):
+            expected -= score * (reward - 0.5) - 0.5 / 2 * (score + 8.0) ** 2
     assert result.metrics["loss/train"] == pytest.approx(expected / 6, rel=1e-4)
 
 
