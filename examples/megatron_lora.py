@@ -73,7 +73,7 @@ def main() -> None:
         model = megatron.build_model(architecture, config)
         megatron.load_weights(model, handler.weight_mapping(architecture), folder)
         targets = get_model_support_spec(name).default_target_modules
-        lora = megatron.LoraConfig(rank=8, alpha=16.0, target_modules=targets)
+        lora = megatron.MegatronLoraConfig(rank=8, alpha=16.0, target_modules=targets)
         megatron.add_adapters(model, handler, lora)
 
         tokens, counts = encode(tokenizer, multiple=arguments.tensor)

@@ -82,8 +82,7 @@ class TinkerBackend:
 
         model.base_path = self._path
         folder = self._output_dir(model)
-        description = model.model_dump(mode="json", exclude={"inference_api_key"})
-        write_text(folder / "model.json", json.dumps(description, indent=2))
+        write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
 
     async def train(
         self,
@@ -140,27 +139,55 @@ class TinkerBackend:
             for service in services.values():
                 stack.push_async_callback(service.aclose)
 
-    async def _prepare_backend_for_training(
-        self, model: "AnyTrainableModel", config: "OpenAIServerConfig | None"
+    async def prepare_for_training(
+        self, model: "AnyTrainableModel", endpoint_config: "OpenAIServerConfig | None" = None
     ) -> tuple[str, str]:
+        """Resume or create the model's adapter, and serve its latest step.
+
+        Args:
+            model: A registered model.
+            endpoint_config: Settings of the OpenAI-compatible endpoint; ``None`` is the defaults.
+
+        Returns:
+            The base URL of the endpoint, ending in ``/v1``, and its API key.
+
+        Raises:
+            art.errors.MissingAPIKeyError: There is no key for the server.
+            art.errors.UnknownBaseModelError: The server has no such base model.
+            art.errors.ConfigurationError: An option cannot be used.
+            art.errors.EngineError: The server cannot be reached, or failed.
+        """
         service = await self._get_service(model)
-        await service.start_openai_server(config)
+        await service.start_openai_server(endpoint_config)
         return service.base_url, service.api_key
 
-    async def _get_step(self, model: "AnyTrainableModel") -> int:
+    async def get_step(self, model: "AnyTrainableModel") -> int:
+        """Count the training steps that a model has taken."""
         return (await self._get_service(model)).step
 
-    async def _delete_checkpoint_files(
+    async def delete_checkpoints(
         self, model: "AnyTrainableModel", steps_to_keep: list[int]
     ) -> None:
+        """Delete all checkpoints of a model but the latest and those of ``steps_to_keep``."""
         await (await self._get_service(model)).delete_checkpoints(steps_to_keep)
 
-    def _model_inference_name(self, model: "AnyModel", step: int | None = None) -> str:
+    def inference_name(self, model: "AnyModel", step: int | None = None) -> str:
+        """Name a model as its endpoint serves it: ``name@step``.
+
+        Args:
+            model: A registered model.
+            step: The checkpoint that is wanted; ``None`` is the latest.
+        """
         if not model.trainable:
             return model.inference_model_name or model.name
         if step is None:
             step = max(checkpoint_steps(self._output_dir(model)), default=0)
         return f"{model.name}@{step}"
+
+    # Code written for ART calls these.
+    _prepare_backend_for_training = prepare_for_training
+    _get_step = get_step
+    _model_inference_name = inference_name
 
     async def _get_service(self, model: "AnyTrainableModel") -> "TinkerService":
         """Make the model's service, or reuse it. Making one contacts nothing."""
@@ -176,7 +203,7 @@ class TinkerBackend:
             self._services[key] = TinkerService(
                 model.name,
                 model.base_model,
-                get_model_config(model.base_model, output_dir, model._internal_config),
+                get_model_config(model.base_model, output_dir, model.internal_config),
                 output_dir,
                 connect=lambda: self._connect(model.base_model),
                 checkpoint_saved=self._checkpoint_saved,

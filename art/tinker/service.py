@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import tinker
 
 from art.chat.template import ChatTemplate
+from art.dev.openai_server import get_server_args
 from art.endpoint.served_models import ServedModels
 from art.endpoint.server import OpenAIServer
 from art.endpoint.types import TokenCompleter
@@ -28,14 +29,13 @@ from art.types import TrainConfig
 
 if TYPE_CHECKING:
     from art.dev.model import InternalModelConfig
-    from art.dev.openai_server import OpenAIServerConfig, ServerArgs
+    from art.dev.openai_server import OpenAIServerConfig
 
 logger = logging.getLogger(__name__)
 
 # Given a checkpoint's new folder and its sampler path on the server.
 CheckpointSaved = Callable[[Path, str], Awaitable[None]]
 
-_SERVER_ARGS = {"host", "port", "api_key", "chat_template"}
 # The stages of a step that are shown: forward_backward, optim_step, checkpoint.
 _NUM_STAGES = 3
 
@@ -127,13 +127,13 @@ class TinkerService:
             PortInUseError: Another process listens on the port.
             EngineError: The server cannot be reached, or failed.
         """
-        server_args = _checked_server_args(config)
+        server_args = get_server_args(config)
         await self._drop_dead_session()
         async with self._exclusively():
             session, client = await self._ready()
             if self._server is None:
                 tokenizer = await asyncio.to_thread(client.get_tokenizer)
-                template = server_args.get("chat_template") or self.config.get("chat_template")
+                template = server_args["chat_template"] or self.config.get("chat_template")
                 server = OpenAIServer(
                     self._served_models,
                     ChatTemplate(
@@ -142,9 +142,9 @@ class TinkerService:
                         template_kwargs=self.config.get("chat_template_kwargs"),
                     ),
                     max_context_length=session.max_context_length,
-                    host=server_args.get("host") or "127.0.0.1",
-                    port=server_args.get("port", 0),
-                    api_key=server_args.get("api_key"),
+                    host=server_args["host"],
+                    port=server_args["port"],
+                    api_key=server_args["api_key"],
                 )
                 await server.start()
                 self._server = server
@@ -175,7 +175,7 @@ class TinkerService:
             # Reference logprobs are those of a prompt, and a server needs room to sample one token.
             room = 1 if config.kl_penalty_coef else 0
             check_context_length(sequences, session.max_context_length - room)
-            data = await step_data(session, sequences, config)
+            data = await step_data(session, client, sequences, config)
             try:
                 metrics = await self._take_step(session, client, data, config)
             except BaseException:
@@ -277,7 +277,7 @@ class TinkerService:
         return self._session, self._client
 
     async def _resume(self, session: ServerSession) -> tinker.TrainingClient:
-        args = training_client_args(self.base_model, self.config)
+        args = training_client_args(self.config)
         step = self._folders.last_step()
         if step is None:
             client = await session.create_model(args)
@@ -328,15 +328,3 @@ class TinkerService:
                 "model again"
             )
         return await session.open_completer(path)
-
-
-def _checked_server_args(config: "OpenAIServerConfig | None") -> "ServerArgs":
-    config = config or {}
-    server_args = config.get("server_args", {})
-    unknown = [*(set(config) - {"server_args"}), *(set(server_args) - _SERVER_ARGS)]
-    if unknown:
-        raise ConfigurationError(
-            f"the endpoint of a Tinker model takes only {', '.join(sorted(_SERVER_ARGS))} in "
-            f"server_args; it has no use for {', '.join(sorted(unknown))}"
-        )
-    return server_args

@@ -398,3 +398,37 @@ def test_sampling_stops_when_its_session_ends(server: Server) -> None:
         wait_for_call(server, ("begin", 1))
         assert http.post(f"sessions/{session_id}/finish", json={}).status_code == 204
     wait_for_call(server, ("cancel", answer["request_id"]))
+
+
+def hang_up(server: Server, answer: dict[str, Any]) -> None:
+    """Begin to wait for a result, and drop the connection."""
+    with server.client() as http, pytest.raises(httpx.ReadTimeout):
+        http.post("retrieve_future", json={"request_id": answer["request_id"]}, timeout=0.2)
+
+
+def test_sampling_stops_when_its_client_hangs_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("art.engine.core._ABANDONED_AFTER_S", 0.1)
+    with server.client() as http:
+        session_id = new_model(http).partition(":")[0]
+        answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
+        wait_for_call(server, ("begin", 1))
+        hang_up(server, answer)
+        wait_for_call(server, ("cancel", answer["request_id"]))
+        assert "cancelled" in result(http, answer)["error"]
+
+
+def test_a_client_that_comes_back_finds_its_sample(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("art.engine.core._ABANDONED_AFTER_S", 0.5)
+    with server.client() as http:
+        session_id = new_model(http).partition(":")[0]
+        answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
+        wait_for_call(server, ("begin", 1))
+        hang_up(server, answer)
+        threading.Timer(1.0, server.executor.ending.set).start()
+        body = {"request_id": answer["request_id"]}
+        assert http.post("retrieve_future", json=body).status_code == 200
+    assert ("cancel", answer["request_id"]) not in server.executor.calls

@@ -15,6 +15,7 @@ import yaml
 from tinker import ModelInput
 
 import art
+from art.formats.losses import LOSSES, LossName
 from art.runs.progress import Progress
 from art.types import Choice
 from tests.engine_server import EngineServer
@@ -110,6 +111,7 @@ async def test_old_steps_answer_as_they_did(
 _TRAIN_AND_DIE = """
 import asyncio, json, os, signal, sys
 import art
+from art.formats.losses import LOSSES, LossName
 from art.types import Choice
 
 options = json.loads(sys.argv[1])
@@ -176,17 +178,14 @@ async def test_a_killed_process_goes_on_exactly_where_it_stopped(
     assert await scored("parts", 3) != pytest.approx(await scored("parts", 2), abs=1e-3)
 
 
-@pytest.mark.parametrize("loss_fn", ["ppo", "cispo", "cross_entropy"])
+@pytest.mark.parametrize("loss_fn", LOSSES)
 async def test_every_loss_takes_a_step(
     backend: art.TinkerBackend,
     model: art.TrainableModel[None],
     made_choice: MadeChoice,
-    loss_fn: Any,
+    loss_fn: LossName,
 ) -> None:
-    config = None if loss_fn == "cross_entropy" else {"clip_high_threshold": 1.4}
-    result = await backend.train(
-        model, fixed_groups(made_choice, 0), loss_fn=loss_fn, loss_fn_config=config
-    )
+    result = await backend.train(model, fixed_groups(made_choice, 0), loss_fn=loss_fn)
     assert result.step == 1
     assert result.metrics["loss/train"] != 0
 
@@ -227,6 +226,29 @@ async def test_a_step_reports_its_stages(
         (1, {"stage": "checkpoint"}),
         (1, {}),
     ]
+
+
+async def test_dro_penalizes_the_drift_of_sampled_tokens_alone(
+    engine_server: EngineServer,
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: MadeChoice,
+) -> None:
+    rollouts = [([200, 201, 202], 1.0), ([300, 301, 302], 0.0)]
+    group = art.TrajectoryGroup(
+        art.Trajectory(
+            messages_and_choices=[made_choice([1, 40], tokens, logprob=-8.0)], reward=reward
+        )
+        for tokens, reward in rollouts
+    )
+    result = await backend.train(
+        model, [group], loss_fn="dro", loss_fn_config={"beta": 0.5}, normalize_advantages=False
+    )
+    expected = 0.0
+    for tokens, reward in rollouts:
+        for score in await scores(engine_server, [1, 40, *tokens]):
+            expected -= score * (reward - 0.5) - 0.5 / 2 * (score + 8.0) ** 2
+    assert result.metrics["loss/train"] == pytest.approx(expected / 6, rel=1e-4)
 
 
 async def test_cross_entropy_imitates_the_better_half(
@@ -300,5 +322,5 @@ async def test_deleted_checkpoints_are_gone_everywhere(
         )
     # A deletion that was interrupted after the server's part is finished by the next.
     await rest.delete_checkpoint_from_tinker_path(sampler_path(folder / "0001"))
-    await backend._delete_checkpoint_files(model, [])
+    await backend.delete_checkpoints(model, [])
     assert [path.name for path in folder.iterdir()] == ["0003"]

@@ -21,7 +21,7 @@ STEPS = 3
 
 
 def write_case(name: str, folder: Path) -> None:
-    """Write what transformers and PEFT compute for a case, for ``grid_worker.py``.
+    """Write what transformers and PEFT compute for a case, for ``mesh_worker.py``.
 
     Args:
         name: The case, one of ``tiny_models``.

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from megatron.core.transformer import TransformerConfig
     from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
-    from .grid_launch import GridRuns
+    from .mesh_launch import MeshRuns
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -37,17 +37,17 @@ def one_process() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def grid_runs(tmp_path_factory: pytest.TempPathFactory) -> "GridRuns":
-    """Every case on every grid of processes, launched when it is first asked for."""
+def mesh_runs(tmp_path_factory: pytest.TempPathFactory) -> "MeshRuns":
+    """Every case on every mesh of processes, launched when it is first asked for."""
     pytest.importorskip("megatron.core", reason="needs the extra megatron")
-    from .grid_launch import GridRuns
+    from .mesh_launch import MeshRuns
 
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    folder = folder / "grids"
+    folder = folder / "meshes"
     folder.mkdir(exist_ok=True)
-    return GridRuns(folder)
+    return MeshRuns(folder)
 
 
 @pytest.fixture

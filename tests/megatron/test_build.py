@@ -12,7 +12,7 @@ TOKENS = 33  # more than the context that the scaled rotations were trained with
 
 
 @pytest.fixture(scope="module")
-def logits(tmp_path_factory):
+def logits(tmp_path_factory: pytest.TempPathFactory) -> Logits:
     """The logits of a case by our model and by transformers'."""
 
     def run(name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -34,7 +34,7 @@ def logits(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_logits_equal_those_of_transformers(logits, name) -> None:
+def test_logits_equal_those_of_transformers(logits: Logits, name: str) -> None:
     ours, theirs = logits(name)
     assert ours.shape == theirs.shape
     assert theirs.std() > 0.1
@@ -42,7 +42,7 @@ def test_logits_equal_those_of_transformers(logits, name) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_config_is_read_the_same_from_its_json(name) -> None:
+def test_a_config_is_read_the_same_from_its_json(name: str) -> None:
     handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
     config = hf_config(name)
     assert handler.read_config(config.to_diff_dict()) == handler.read_config(config)
@@ -76,7 +76,7 @@ UNSUPPORTED = [
 
 
 @pytest.mark.parametrize(("field", "value", "message"), UNSUPPORTED)
-def test_what_is_not_supported_is_named(field, value, message) -> None:
+def test_what_is_not_supported_is_named(field: str, value: object, message: str) -> None:
     config = hf_config("llama3_dense").to_dict() | {field: value}
     with pytest.raises(ConfigurationError, match=message):
         handlers.LLAMA3_DENSE_HANDLER.read_config(config)
@@ -84,7 +84,7 @@ def test_what_is_not_supported_is_named(field, value, message) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("family", MODEL_TYPES)
-def test_the_config_of_another_family_is_refused(name, family) -> None:
+def test_the_config_of_another_family_is_refused(name: str, family: str) -> None:
     handler = getattr(handlers, f"{family.upper()}_HANDLER")
     config = hf_config(name)
     if config.model_type in MODEL_TYPES[family]:
@@ -116,7 +116,7 @@ def test_other_dtypes_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_bfloat16_stays_near_transformers(tmp_path, name) -> None:
+def test_bfloat16_stays_near_transformers(tmp_path: Path, name: str) -> None:
     """Each rounds in its own order, so the two differ by a few of bfloat16's last bits."""
     from art.megatron.models.build import build_model, transformer_config
     from art.megatron.weights.load import load_weights
@@ -145,7 +145,7 @@ def test_bfloat16_stays_near_transformers(tmp_path, name) -> None:
         ("decoder_sparse_step", 3, "no layer would have experts"),
     ],
 )
-def test_experts_that_are_not_supported_are_named(field, value, message) -> None:
+def test_experts_that_are_not_supported_are_named(field: str, value: object, message: str) -> None:
     config = hf_config("qwen3_moe").to_dict() | {field: value}
     with pytest.raises(ConfigurationError, match=message):
         handlers.QWEN3_MOE_HANDLER.read_config(config)
@@ -172,7 +172,9 @@ def test_fields_of_the_published_qwen3_5_configs_are_known() -> None:
         handler.read_config(config | {"linear_num_value_heads": 5})
 
 
-def test_the_copy_of_a_field_that_older_transformers_keep_is_passed_over(monkeypatch) -> None:
+def test_the_copy_of_a_field_that_older_transformers_keep_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Before 5.20 they leave `partial_rotary_factor` beside `rope_parameters`, and go by the one
     inside: the one outside is a default, and need not be the same."""
     config, handler = hf_config("qwen3_5_dense"), handlers.QWEN3_5_DENSE_HANDLER
@@ -203,7 +205,7 @@ def test_a_vision_language_config_has_to_agree_with_itself() -> None:
         ("experts_per_token", 2, "only 3"),
     ],
 )
-def test_what_gpt_oss_does_not_have_is_named(field, value, message) -> None:
+def test_what_gpt_oss_does_not_have_is_named(field: str, value: object, message: str) -> None:
     config = hf_config("gpt_oss").to_dict() | {field: value}
     with pytest.raises(ConfigurationError, match=f"config's {field}.*{message}"):
         handlers.GPT_OSS_HANDLER.read_config(config)

@@ -26,7 +26,7 @@ SHAPES = settings(
 
 
 @st.composite
-def attention(draw) -> dict[str, object]:
+def attention(draw: st.DrawFn) -> dict[str, object]:
     groups = draw(st.integers(1, 3))
     return {
         "num_hidden_layers": draw(st.integers(1, 3)),
@@ -44,7 +44,7 @@ def attention(draw) -> dict[str, object]:
 
 
 @st.composite
-def rotation(draw) -> dict[str, object]:
+def rotation(draw: st.DrawFn) -> dict[str, object]:
     rope = {"rope_theta": draw(st.sampled_from([100.0, 1e4, 5e5]))}
     kind = draw(st.sampled_from(["default", "linear", "llama3", "yarn"]))
     if kind != "default":
@@ -67,7 +67,7 @@ def rotation(draw) -> dict[str, object]:
 
 
 @st.composite
-def experts(draw) -> dict[str, object]:
+def experts(draw: st.DrawFn) -> dict[str, object]:
     number = draw(st.integers(2, 7))
     return {
         "num_experts": number,
@@ -77,7 +77,7 @@ def experts(draw) -> dict[str, object]:
 
 
 @st.composite
-def gated_delta_net(draw, layers: int) -> dict[str, object]:
+def gated_delta_net(draw: st.DrawFn, layers: int) -> dict[str, object]:
     heads = draw(st.integers(1, 3))
     kinds = st.sampled_from(["linear_attention", "full_attention"])
     return {
@@ -91,7 +91,7 @@ def gated_delta_net(draw, layers: int) -> dict[str, object]:
 
 
 @st.composite
-def sliding_window(draw, layers: int) -> dict[str, object]:
+def sliding_window(draw: st.DrawFn, layers: int) -> dict[str, object]:
     kinds = st.sampled_from(["sliding_attention", "full_attention"])
     return {
         "layer_types": draw(st.lists(kinds, min_size=layers, max_size=layers)),
@@ -100,11 +100,11 @@ def sliding_window(draw, layers: int) -> dict[str, object]:
 
 
 @pytest.fixture(scope="module")
-def assert_same_logits(tmp_path_factory):
+def assert_same_logits(tmp_path_factory: pytest.TempPathFactory) -> AssertSameLogits:
     from art.megatron.models.build import build_model, transformer_config
     from art.megatron.weights.load import load_weights
 
-    def check(family: str, reference, length: int) -> None:
+    def check(family: str, reference: PreTrainedModel, length: int) -> None:
         reference.eval()
         # Its grouped matrix product takes only sizes that are multiples of 16 bytes.
         reference.set_experts_implementation("eager")
@@ -125,7 +125,9 @@ def assert_same_logits(tmp_path_factory):
 
 @SHAPES
 @given(sizes=attention(), rope=rotation(), length=st.integers(1, 40), seed=st.integers(0, 999))
-def test_llama3(assert_same_logits, sizes, rope, length, seed) -> None:
+def test_llama3(
+    assert_same_logits: AssertSameLogits, sizes: Fields, rope: Fields, length: int, seed: int
+) -> None:
     torch.manual_seed(seed)
     config = LlamaConfig(**sizes, rope_parameters=rope)
     assert_same_logits("llama3_dense", LlamaForCausalLM(config), length)
@@ -133,7 +135,9 @@ def test_llama3(assert_same_logits, sizes, rope, length, seed) -> None:
 
 @SHAPES
 @given(sizes=attention(), routed=experts(), norm=st.booleans(), seed=st.integers(0, 999))
-def test_qwen3_moe(assert_same_logits, sizes, routed, norm, seed) -> None:
+def test_qwen3_moe(
+    assert_same_logits: AssertSameLogits, sizes: Fields, routed: Fields, norm: bool, seed: int
+) -> None:
     torch.manual_seed(seed)
     config = Qwen3MoeConfig(**sizes, **routed, norm_topk_prob=norm)
     assert_same_logits("qwen3_moe", Qwen3MoeForCausalLM(config), 9)
@@ -141,7 +145,13 @@ def test_qwen3_moe(assert_same_logits, sizes, routed, norm, seed) -> None:
 
 @SHAPES
 @given(data=st.data(), sizes=attention(), routed=experts(), seed=st.integers(0, 999))
-def test_qwen3_5_moe(assert_same_logits, data, sizes, routed, seed) -> None:
+def test_qwen3_5_moe(
+    assert_same_logits: AssertSameLogits,
+    data: st.DataObject,
+    sizes: Fields,
+    routed: Fields,
+    seed: int,
+) -> None:
     torch.manual_seed(seed)
     sizes |= data.draw(gated_delta_net(sizes["num_hidden_layers"]))
     config = Qwen3_5MoeTextConfig(
@@ -156,7 +166,13 @@ def test_qwen3_5_moe(assert_same_logits, data, sizes, routed, seed) -> None:
 
 @SHAPES
 @given(data=st.data(), sizes=attention(), routed=experts(), rope=rotation())
-def test_gpt_oss(assert_same_logits, data, sizes, routed, rope) -> None:
+def test_gpt_oss(
+    assert_same_logits: AssertSameLogits,
+    data: st.DataObject,
+    sizes: Fields,
+    routed: Fields,
+    rope: Fields,
+) -> None:
     torch.manual_seed(data.draw(st.integers(0, 999)))
     sizes |= data.draw(sliding_window(sizes["num_hidden_layers"]))
     config = GptOssConfig(

@@ -122,7 +122,7 @@ def test_the_l2norm_is_flas() -> None:
 
 
 @pytest.mark.parametrize("as_numpy", [True, False])
-def test_splits_are_numpy_where_asked(as_numpy) -> None:
+def test_splits_are_numpy_where_asked(as_numpy: bool) -> None:
     import numpy
     import torch
 

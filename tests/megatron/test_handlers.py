@@ -17,7 +17,7 @@ ALL_SPECS = [DEFAULT_DENSE_SPEC, *VALIDATED_MODEL_SUPPORT_SPECS]
 
 
 @pytest.mark.parametrize("spec", ALL_SPECS, ids=lambda spec: spec.key)
-def test_handler_reads_the_meta_of_its_spec(spec) -> None:
+def test_handler_reads_the_meta_of_its_spec(spec: ModelSupportSpec) -> None:
     handler = get_model_support_handler_for_spec(spec)
     assert handler is getattr(handlers, spec.handler.handler_name)
     assert handler.meta is spec.handler
@@ -30,7 +30,7 @@ def test_handler_reads_the_meta_of_its_spec(spec) -> None:
 
 
 @pytest.mark.parametrize("spec", VALIDATED_MODEL_SUPPORT_SPECS, ids=lambda spec: spec.key)
-def test_models_of_a_family_share_its_handler(spec) -> None:
+def test_models_of_a_family_share_its_handler(spec: ModelSupportSpec) -> None:
     found = {get_model_support_handler(name) for name in spec.model_names}
     assert found == {get_model_support_handler_for_spec(spec)}
 

@@ -34,7 +34,9 @@ def handler(key: str):
 
 
 @pytest.mark.parametrize(("key", "options"), CASES)
-def test_families_are_those_of_the_built_model(family_config, build_model, key, options) -> None:
+def test_families_are_those_of_the_built_model(
+    family_config: FamilyConfig, build_model: BuildModel, key: str, options: dict[str, object]
+) -> None:
     config = family_config(key, **options)
     built = defaultdict(list)
     for index, layer in enumerate(build_model(config).decoder.layers):
@@ -55,7 +57,9 @@ def test_families_are_those_of_the_built_model(family_config, build_model, key, 
 
 @pytest.mark.parametrize("config_key", OF_FAMILY)
 @pytest.mark.parametrize("handler_key", OF_FAMILY)
-def test_the_config_of_another_family_is_refused(family_config, handler_key, config_key) -> None:
+def test_the_config_of_another_family_is_refused(
+    family_config: FamilyConfig, handler_key: str, config_key: str
+) -> None:
     config = family_config(config_key)
     accepted = {handler_key} | (PLAIN if handler_key == "default_dense" else set())
     if config_key in accepted:
@@ -65,13 +69,13 @@ def test_the_config_of_another_family_is_refused(family_config, handler_key, con
         handler(handler_key).collect_layer_families(config)
 
 
-def test_qwen3_5_moe_has_a_shared_expert(family_config) -> None:
+def test_qwen3_5_moe_has_a_shared_expert(family_config: FamilyConfig) -> None:
     config = family_config("qwen3_5_moe", moe_shared_expert_intermediate_size=None)
     with pytest.raises(ConfigurationError, match="shared expert"):
         handler("qwen3_5_moe").collect_layer_families(config)
 
 
-def test_a_pattern_of_the_wrong_length_is_refused(family_config) -> None:
+def test_a_pattern_of_the_wrong_length_is_refused(family_config: FamilyConfig) -> None:
     config = family_config("qwen3_moe")
     config.moe_layer_freq = [1]
     with pytest.raises(ConfigurationError, match="pattern of layers") as raised:

@@ -18,7 +18,9 @@ from .adapter_models import adapted_model, base_model
         (1, 1.0, (), "target_modules"),
     ],
 )
-def test_a_config_that_means_nothing_is_refused(rank, alpha, targets, message) -> None:
+def test_a_config_that_means_nothing_is_refused(
+    rank: int, alpha: float, targets: tuple[str, ...], message: str
+) -> None:
     from art.megatron.lora.config import LoraConfig
 
     with pytest.raises(ConfigurationError, match=message):
@@ -56,7 +58,7 @@ def test_linear_modules_of_other_types_are_refused() -> None:
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
-def test_a_model_without_adapters_has_none_to_export(tmp_path) -> None:
+def test_a_model_without_adapters_has_none_to_export(tmp_path: Path) -> None:
     from art.megatron.adapters.peft import export_adapter
 
     with pytest.raises(ConfigurationError, match="no adapters"):

@@ -29,7 +29,7 @@ def is_expert(name: str) -> bool:
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_targets_are_the_modules_that_peft_adapts(key) -> None:
+def test_targets_are_the_modules_that_peft_adapts(key: str) -> None:
     targets = handler(key).collect_lora_targets(base_model(key))
     spec = CASES[key].spec
     # PEFT adapts fused experts by parameter, not by module: tests below, and test_vllm_lora.
@@ -52,7 +52,7 @@ def test_targets_are_the_modules_that_peft_adapts(key) -> None:
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_every_linear_module_of_the_decoder_is_covered(key) -> None:
+def test_every_linear_module_of_the_decoder_is_covered(key: str) -> None:
     """What is left out is left out on purpose, by name."""
     targets = handler(key).collect_lora_targets(base_model(key))
     covered = {name for target in targets for name in target.adapter_modules}
@@ -69,7 +69,7 @@ def test_every_linear_module_of_the_decoder_is_covered(key) -> None:
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_a_target_holds_the_weights_of_its_modules(key) -> None:
+def test_a_target_holds_the_weights_of_its_modules(key: str) -> None:
     """Its megatron weight has the input of the Hugging Face modules, and all their outputs."""
     model = base_model(key)
     hf = hf_model(key)
@@ -85,7 +85,7 @@ def test_a_target_holds_the_weights_of_its_modules(key) -> None:
         assert {weight.shape[1]} == {module.in_features for module in modules}, target
 
 
-def test_experts_are_named_as_in_the_published_checkpoints(tmp_path) -> None:
+def test_experts_are_named_as_in_the_published_checkpoints(tmp_path: Path) -> None:
     """transformers fuses experts in memory, and writes them as the published files have them."""
     hf_model("qwen3_moe", "cpu").save_pretrained(tmp_path)
     from safetensors import safe_open
@@ -127,7 +127,9 @@ def test_qwen3_5_experts_adapt_gate_and_up_as_one() -> None:
         assert model.get_submodule(target.module_path).weight.shape == (rows, columns)
 
 
-def test_layers_and_experts_keep_their_global_numbers(family_config, build_model) -> None:
+def test_layers_and_experts_keep_their_global_numbers(
+    family_config: FamilyConfig, build_model: BuildModel
+) -> None:
     """As on the second rank of a pipeline, and the second rank of expert parallelism."""
     model = build_model(family_config("qwen3_moe"))
     for layer in model.decoder.layers:
@@ -141,7 +143,9 @@ def test_layers_and_experts_keep_their_global_numbers(family_config, build_model
     assert last.adapter_modules == ("model.layers.3.mlp.experts.7.down_proj",)
 
 
-def test_grouped_experts_are_one_target_for_all(family_config, build_model) -> None:
+def test_grouped_experts_are_one_target_for_all(
+    family_config: FamilyConfig, build_model: BuildModel
+) -> None:
     """TEGroupedMLP needs Transformer Engine to be filled; its type and config are what count."""
     from megatron.core.transformer.moe.experts import TEGroupedMLP
 
@@ -171,7 +175,7 @@ def test_grouped_experts_are_one_target_for_all(family_config, build_model) -> N
     ],
 )
 def test_modules_that_cannot_be_adapted_are_refused(
-    family_config, build_model, path, message
+    family_config: FamilyConfig, build_model: BuildModel, path: str, message: str
 ) -> None:
     model = build_model(family_config("qwen3_moe"))
     model.decoder.layers[0].set_submodule(path, nn.Identity())
@@ -179,7 +183,9 @@ def test_modules_that_cannot_be_adapted_are_refused(
         handler("qwen3_moe").collect_lora_targets(model)
 
 
-def test_an_mlp_without_a_gate_is_refused(family_config, build_model) -> None:
+def test_an_mlp_without_a_gate_is_refused(
+    family_config: FamilyConfig, build_model: BuildModel
+) -> None:
     config = family_config(
         "default_dense", gated_linear_unit=False, activation_func=nn.functional.gelu
     )
@@ -187,6 +193,8 @@ def test_an_mlp_without_a_gate_is_refused(family_config, build_model) -> None:
         handler("default_dense").collect_lora_targets(build_model(config))
 
 
-def test_the_model_of_another_family_is_refused(family_config, build_model) -> None:
+def test_the_model_of_another_family_is_refused(
+    family_config: FamilyConfig, build_model: BuildModel
+) -> None:
     with pytest.raises(ConfigurationError, match="num_moe_experts=4"):
         handler("qwen3_dense").collect_lora_targets(build_model(family_config("qwen3_moe")))

@@ -49,7 +49,7 @@ class Added(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory) -> dict[str, Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One model in bfloat16: experts one by one in three files, and stacked in one."""
     folder = tmp_path_factory.mktemp("checkpoints")
     default = torch.get_default_dtype()
@@ -66,7 +66,9 @@ def checkpoints(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def measured(checkpoints, tmp_path_factory) -> Callable[[str], Added]:
+def measured(
+    checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Added]:
     """Load and save a layout's checkpoint, once each."""
     known: dict[str, Added] = {}
 
@@ -113,7 +115,9 @@ def python(*arguments: str, **environment: str) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_loading_takes_next_to_nothing_besides_the_model(measured, layout) -> None:
+def test_loading_takes_next_to_nothing_besides_the_model(
+    measured: Callable[[str], Added], layout: str
+) -> None:
     added = measured(layout)
     assert added.checkpoint > 250 * MEGABYTE
     assert added.model == pytest.approx(added.checkpoint, rel=0.05)
@@ -122,7 +126,9 @@ def test_loading_takes_next_to_nothing_besides_the_model(measured, layout) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_saving_takes_one_file_and_one_tensor_besides_the_model(measured, layout) -> None:
+def test_saving_takes_one_file_and_one_tensor_besides_the_model(
+    measured: Callable[[str], Added], layout: str
+) -> None:
     added = measured(layout)
     assert added.save < MAX_FILE_BYTES + added.largest_tensor + SPARE
     assert added.save > MAX_FILE_BYTES / 2, "nothing was seen of the file in the making"
@@ -147,7 +153,7 @@ print(allocated.added / size, mapped.added / size)
 """
 
 
-def test_the_meter_sees_what_is_allocated_and_passes_over_what_is_mapped(tmp_path) -> None:
+def test_the_meter_sees_what_is_allocated_and_passes_over_what_is_mapped(tmp_path: Path) -> None:
     allocated, mapped = map(float, python("-c", METER, str(tmp_path / "a.safetensors")).split())
     assert allocated == pytest.approx(1, abs=0.1)
     assert mapped < 0.1

@@ -13,14 +13,14 @@ from .published_configs import PUBLISHED
 from .tiny_models import FAMILIES
 
 
-def handler_of(name: str):
+def handler_of(name: str) -> ModelSupportHandler:
     spec = get_model_support_spec(name, allow_unvalidated_arch=True)
     assert spec.key == PUBLISHED[name][0]
     return get_model_support_handler_for_spec(spec)
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_published_config_is_read(name) -> None:
+def test_a_published_config_is_read(name: str) -> None:
     config = PUBLISHED[name][1]
     text = config.get("text_config", config)
     architecture = handler_of(name).read_config(config)
@@ -54,7 +54,7 @@ def test_copies_of_gpt_oss_may_be_unsloths() -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("method", ["mxfp4", "fp8"])
-def test_quantised_checkpoints_are_refused_with_a_way_out(name, method) -> None:
+def test_quantised_checkpoints_are_refused_with_a_way_out(name: str, method: str) -> None:
     config = PUBLISHED[name][1] | {"quantization_config": {"quant_method": method}}
     with pytest.raises(ConfigurationError, match=r"quantization_config.*dequantize=True"):
         handler_of(name).read_config(config)
@@ -72,7 +72,7 @@ SWITCHES = [
 
 
 @pytest.mark.parametrize(("name", "field", "value"), SWITCHES)
-def test_what_a_published_config_rules_out_is_refused(name, field, value) -> None:
+def test_what_a_published_config_rules_out_is_refused(name: str, field: str, value: object) -> None:
     config = dict(PUBLISHED[name][1])
     if "text_config" in config:
         config["text_config"] = config["text_config"] | {field: value}

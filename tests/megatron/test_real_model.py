@@ -26,7 +26,9 @@ def folder() -> Path:
     return resolve_base_model(NAME)
 
 
-def test_smollm2_answers_as_with_transformers(one_process, measure, folder) -> None:
+def test_smollm2_answers_as_with_transformers(
+    one_process: None, measure: Measure, folder: Path
+) -> None:
     from art import megatron
 
     handler = get_model_support_handler(NAME)
@@ -48,7 +50,7 @@ def test_smollm2_answers_as_with_transformers(one_process, measure, folder) -> N
 
 
 @pytest.mark.parametrize("options", [["--pipeline", "2"], []])
-def test_the_example_teaches_it_a_sentence(tmp_path, options) -> None:
+def test_the_example_teaches_it_a_sentence(tmp_path: Path, options: list[str]) -> None:
     """On the two halves of a pipeline, and on two replicas."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     result = subprocess.run(

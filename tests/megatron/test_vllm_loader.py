@@ -32,7 +32,7 @@ WORKER = Path(__file__).with_name("vllm_worker.py")
 
 
 @pytest.fixture(scope="module")
-def loaded(one_process, tmp_path_factory) -> Path:
+def loaded(one_process: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for each case, with what vLLM made of every adapter."""
     if not (VLLM / "vllm").is_dir():
         pytest.skip("vLLM's source is not in .vllm; `make .vllm/.ready` brings it")
@@ -86,7 +86,7 @@ def _close(found: Tensor, wanted: Tensor) -> bool:
 
 @pytest.mark.parametrize("written", ["served", "exported"])
 @pytest.mark.parametrize("case", SERVED)
-def test_vllm_adds_what_peft_merges(loaded, case, written) -> None:
+def test_vllm_adds_what_peft_merges(loaded: Path, case: str, written: str) -> None:
     assert not _refusal(loaded / case, written)
     assert _differing(loaded / case, written) == set()
     for wanted in load_file(loaded / case / "wanted.safetensors").values():
@@ -94,7 +94,7 @@ def test_vllm_adds_what_peft_merges(loaded, case, written) -> None:
 
 
 @pytest.mark.parametrize("case", SERVED)
-def test_each_kind_of_module_can_be_adapted_without_the_others(loaded, case) -> None:
+def test_each_kind_of_module_can_be_adapted_without_the_others(loaded: Path, case: str) -> None:
     """An adapter of one adds its rows of a fused layer; together they add all."""
     wanted = load_file(loaded / case / "wanted.safetensors")
     covered = {name: torch.zeros(weight.shape[:-1], dtype=bool) for name, weight in wanted.items()}
@@ -108,7 +108,7 @@ def test_each_kind_of_module_can_be_adapted_without_the_others(loaded, case) -> 
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_is_written_wrongly_is_found(loaded, name) -> None:
+def test_what_is_written_wrongly_is_found(loaded: Path, name: str) -> None:
     fault = FAULTS[name]
     folder = loaded / fault.case
     if fault.refusal:
@@ -121,6 +121,6 @@ def test_what_is_written_wrongly_is_found(loaded, name) -> None:
         assert any(weight.endswith(kind) for weight in differing)
 
 
-def test_experts_that_peft_fuses_have_to_be_taken_apart_for_qwen3(loaded) -> None:
+def test_experts_that_peft_fuses_have_to_be_taken_apart_for_qwen3(loaded: Path) -> None:
     assert "fused 3D MoE weights" in _refusal(loaded / "qwen3_moe", "peft")
     assert _differing(loaded / "qwen3_5_moe", "peft") == set()

@@ -61,7 +61,9 @@ def adapter(module: str, rows: int, columns: int, rank: int = RANK) -> dict[str,
     }
 
 
-def trained_adapter(key: str, *, rank: int = RANK, experts: int = 3, width: int = 4):
+def trained_adapter(
+    key: str, *, rank: int = RANK, experts: int = 3, width: int = 4
+) -> dict[str, Tensor]:
     """An adapter as training names it: attention, and the MLP that the family has."""
     tensors = {}
     for layer in ("0", "11"):
@@ -87,7 +89,9 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
         assert torch.equal(left[name], right[name]), name
 
 
-def fused_peft_model(model_class, config_class):
+def fused_peft_model(
+    model_class: type[PreTrainedModel], config_class: type[PretrainedConfig]
+) -> tuple[dict[str, Tensor], dict[tuple[str, str], Tensor]]:
     """A Hugging Face model whose fused experts, two parameters a layer, have PEFT adapters."""
     model = get_peft_model(
         model_class(config_class(**TINY)),
@@ -117,7 +121,7 @@ def product(tensors: dict[str, Tensor], module: str) -> Tensor:
     rank=st.integers(1, 5), experts=st.integers(1, 5), width=st.integers(1, 6), seed=st.integers(0)
 )
 @settings(max_examples=15, deadline=None)
-def test_from_vllm_undoes_to_vllm(key, rank, experts, width, seed) -> None:
+def test_from_vllm_undoes_to_vllm(key: str, rank: int, experts: int, width: int, seed: int) -> None:
     torch.manual_seed(seed % 2**63)
     trained = trained_adapter(key, rank=rank, experts=experts, width=width)
     config = {**CONFIG, "r": rank}
@@ -130,7 +134,7 @@ def test_from_vllm_undoes_to_vllm(key, rank, experts, width, seed) -> None:
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_converted_tensors_can_be_saved(key, tmp_path) -> None:
+def test_converted_tensors_can_be_saved(key: str, tmp_path: Path) -> None:
     trained = trained_adapter(key)
     served, config = handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
     save_file(served, tmp_path / "served.safetensors")
@@ -140,7 +144,7 @@ def test_converted_tensors_can_be_saved(key, tmp_path) -> None:
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_conversions_leave_what_they_were_given_alone(key) -> None:
+def test_conversions_leave_what_they_were_given_alone(key: str) -> None:
     trained = trained_adapter(key)
     copies = {name: tensor.clone() for name, tensor in trained.items()}
     config = dict(CONFIG)
@@ -153,7 +157,9 @@ def test_conversions_leave_what_they_were_given_alone(key) -> None:
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_every_target_of_a_model_can_be_served(family_config, build_model, key) -> None:
+def test_every_target_of_a_model_can_be_served(
+    family_config: FamilyConfig, build_model: BuildModel, key: str
+) -> None:
     """Adapters of all that collect_lora_targets finds, through vLLM's layout and back."""
     trained = {}
     for target in handler(key).collect_lora_targets(build_model(family_config(key))):
@@ -166,14 +172,14 @@ def test_every_target_of_a_model_can_be_served(family_config, build_model, key) 
 
 
 @pytest.mark.parametrize("key", ["default_dense", "llama3_dense", "qwen3_dense"])
-def test_dense_adapters_are_served_as_they_are(key) -> None:
+def test_dense_adapters_are_served_as_they_are(key: str) -> None:
     trained = trained_adapter(key)
     served, config = handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
     assert_same(served, trained)
     assert config == CONFIG
 
 
-def test_qwen3_moe_takes_the_fused_experts_of_peft_apart(tmp_path) -> None:
+def test_qwen3_moe_takes_the_fused_experts_of_peft_apart(tmp_path: Path) -> None:
     tensors, deltas = fused_peft_model(Qwen3MoeForCausalLM, Qwen3MoeConfig)
     served, config = handler("qwen3_moe").to_vllm_lora_tensors(tensors, adapter_config=CONFIG)
     assert config["target_modules"] == ["o_proj", "experts"]
@@ -241,7 +247,9 @@ def test_qwen3_5_names_are_those_of_the_class_that_vllm_serves() -> None:
         assert model.get_submodule(module).weight.shape == (32, 32)
 
 
-def test_gated_queries_are_in_the_order_of_each_engine(family_config, build_model) -> None:
+def test_gated_queries_are_in_the_order_of_each_engine(
+    family_config: FamilyConfig, build_model: BuildModel
+) -> None:
     """One adapter, run by megatron's attention as trained and by transformers' as served."""
     config = family_config("qwen3_5_dense")
     tensors = adapter(f"{LAYERS}.3.self_attn.q_proj", 64, 32)
@@ -258,7 +266,7 @@ def test_gated_queries_are_in_the_order_of_each_engine(family_config, build_mode
 
 
 @torch.no_grad()
-def _megatron_query_and_gate(model, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _megatron_query_and_gate(model: "GPTModel", weight: Tensor) -> tuple[Tensor, Tensor]:
     """[heads, head_dim] each, of an input of ones. ``weight`` is q_proj's, [2 * 32, 32]."""
     attention = model.decoder.layers[3].self_attention
     attention.q_layernorm = torch.nn.Identity()
@@ -315,7 +323,7 @@ BAD_TO_VLLM = [
     ("llama3_dense", {"model.layers.0.weight": torch.ones(1, 1)}, {}, "not the name of a LoRA"),
     ("llama3_dense", without(O_PROJ, "lora_B.weight"), {}, "has lora_A but no lora_B"),
     ("llama3_dense", transposed(O_PROJ, "lora_B.weight"), {}, "rows of A must equal columns"),
-    ("llama3_dense", O_PROJ, {"r": 4}, "have rank 3, the config 4"),
+    ("llama3_dense", O_PROJ, {"r": 4}, "have rank 3, but the config has r=4"),
     ("llama3_dense", O_PROJ, {"r": None}, "r must be a positive int, not None"),
     ("llama3_dense", O_PROJ, {"r": 0}, "r must be a positive int, not 0"),
     ("llama3_dense", {n: t[0] for n, t in O_PROJ.items()}, {}, "must be matrices"),
@@ -352,7 +360,9 @@ BAD_TO_VLLM = [
 
 
 @pytest.mark.parametrize(("key", "tensors", "options", "message"), BAD_TO_VLLM)
-def test_adapters_that_vllm_could_not_load_are_refused(key, tensors, options, message) -> None:
+def test_adapters_that_vllm_could_not_load_are_refused(
+    key: str, tensors: dict[str, Tensor], options: dict[str, object], message: str
+) -> None:
     with pytest.raises(AdapterFormatError, match=message):
         handler(key).to_vllm_lora_tensors(tensors, adapter_config=CONFIG | options)
 
@@ -372,6 +382,8 @@ BAD_FROM_VLLM = [
 
 
 @pytest.mark.parametrize(("key", "tensors", "message"), BAD_FROM_VLLM)
-def test_tensors_that_vllm_would_not_have_are_refused(key, tensors, message) -> None:
+def test_tensors_that_vllm_would_not_have_are_refused(
+    key: str, tensors: dict[str, Tensor], message: str
+) -> None:
     with pytest.raises(AdapterFormatError, match=message):
         handler(key).from_vllm_lora_tensors(tensors, adapter_config=CONFIG)

@@ -17,7 +17,7 @@ from .tiny_models import CASES, hf_config, save
 
 
 @pytest.fixture(scope="module")
-def checkpoints(tmp_path_factory) -> Callable[[str], Path]:
+def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     """The checkpoint of a case, of several files."""
     folder = tmp_path_factory.mktemp("checkpoints")
 
@@ -43,7 +43,7 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         assert torch.equal(ours[name], theirs[name]), name
 
 
-def built(name: str, dtype: torch.dtype = torch.float32):
+def built(name: str, dtype: torch.dtype = torch.float32) -> tuple["GPTModel", "WeightMapping"]:
     """An empty model of a case, and its mapping."""
     from art.megatron.models.build import build_model, transformer_config
 
@@ -53,7 +53,9 @@ def built(name: str, dtype: torch.dtype = torch.float32):
     return model, handler.weight_mapping(architecture)
 
 
-def load(name: str, folder: Path, dtype: torch.dtype = torch.float32):
+def load(
+    name: str, folder: Path, dtype: torch.dtype = torch.float32
+) -> tuple["GPTModel", "WeightMapping"]:
     from art.megatron.weights.load import load_weights
 
     model, mapping = built(name, dtype)
@@ -61,7 +63,7 @@ def load(name: str, folder: Path, dtype: torch.dtype = torch.float32):
     return model, mapping
 
 
-def round_trip(name: str, source: Path, target: Path, **options) -> dict[str, Tensor]:
+def round_trip(name: str, source: Path, target: Path, **options: int) -> dict[str, Tensor]:
     from art.megatron.weights.save import save_checkpoint
 
     model, mapping = load(name, source)
@@ -70,7 +72,9 @@ def round_trip(name: str, source: Path, target: Path, **options) -> dict[str, Te
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_checkpoint_comes_out_as_it_went_in(checkpoints, tmp_path, name) -> None:
+def test_a_checkpoint_comes_out_as_it_went_in(
+    checkpoints: Callable[[str], Path], tmp_path: Path, name: str
+) -> None:
     source = checkpoints(name)
     assert_same(round_trip(name, source, tmp_path / "out"), tensors(source))
     assert json.loads((tmp_path / "out" / "config.json").read_text()) == json.loads(
@@ -81,7 +85,9 @@ def test_a_checkpoint_comes_out_as_it_went_in(checkpoints, tmp_path, name) -> No
 
 
 @pytest.mark.parametrize("limit", [1, 30_000, 10**9])
-def test_files_are_no_larger_than_they_may_be(checkpoints, tmp_path, limit) -> None:
+def test_files_are_no_larger_than_they_may_be(
+    checkpoints: Callable[[str], Path], tmp_path: Path, limit: int
+) -> None:
     source, target = checkpoints("qwen3_dense"), tmp_path / "out"
     assert_same(round_trip("qwen3_dense", source, target, max_file_bytes=limit), tensors(source))
     files = list(target.glob("*.safetensors"))
@@ -100,7 +106,9 @@ def test_files_are_no_larger_than_they_may_be(checkpoints, tmp_path, limit) -> N
 
 @pytest.mark.parametrize("name", ["qwen3_moe", "qwen3_5_moe"])
 @pytest.mark.parametrize("stacked", [True, False])
-def test_experts_are_read_stacked_or_one_by_one(checkpoints, tmp_path, name, stacked) -> None:
+def test_experts_are_read_stacked_or_one_by_one(
+    checkpoints: Callable[[str], Path], tmp_path: Path, name: str, stacked: bool
+) -> None:
     """Both are published; the layout that came in goes out."""
     one_by_one = tensors(checkpoints(name))
     source = tmp_path / "source"
@@ -113,7 +121,9 @@ def test_experts_are_read_stacked_or_one_by_one(checkpoints, tmp_path, name, sta
     assert_same(target, together if stacked else one_by_one)
 
 
-def test_a_tied_checkpoint_may_hold_the_output_layer_too(checkpoints, tmp_path) -> None:
+def test_a_tied_checkpoint_may_hold_the_output_layer_too(
+    checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
     """As Qwen3-0.6B's does."""
     source = tmp_path / "source"
     shutil.copytree(checkpoints("qwen3_dense_tied"), source, ignore=shutil.ignore_patterns("mod*"))
@@ -128,7 +138,9 @@ def test_a_tied_checkpoint_may_hold_the_output_layer_too(checkpoints, tmp_path) 
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_in_float32_goes_out_in_the_dtype_that_came_in(tmp_path, dtype) -> None:
+def test_a_model_in_float32_goes_out_in_the_dtype_that_came_in(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
     source = tmp_path / "source"
     save("llama3_dense", source)
     halves = {name: tensor.to(dtype) for name, tensor in tensors(source).items()}
@@ -158,7 +170,12 @@ BAD_TENSORS = [
 
 
 @pytest.mark.parametrize(("break_it", "message"), BAD_TENSORS)
-def test_tensors_that_do_not_fit_are_named(checkpoints, tmp_path, break_it, message) -> None:
+def test_tensors_that_do_not_fit_are_named(
+    checkpoints: Callable[[str], Path],
+    tmp_path: Path,
+    break_it: Callable[[dict[str, Tensor]], object],
+    message: str,
+) -> None:
     held = tensors(checkpoints("qwen3_dense"))
     break_it(held)
     save_file(held, tmp_path / "model.safetensors")
@@ -166,13 +183,15 @@ def test_tensors_that_do_not_fit_are_named(checkpoints, tmp_path, break_it, mess
         load("qwen3_dense", tmp_path)
 
 
-def test_many_missing_tensors_are_counted(checkpoints, tmp_path) -> None:
+def test_many_missing_tensors_are_counted(
+    checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
     save_file({"model.norm.weight": torch.ones(60)}, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"lacks tensors.* and \d+ more"):
         load("qwen3_dense", tmp_path)
 
 
-def test_the_checkpoint_of_another_family_is_refused(checkpoints) -> None:
+def test_the_checkpoint_of_another_family_is_refused(checkpoints: Callable[[str], Path]) -> None:
     with pytest.raises(CheckpointError, match="lacks tensors"):
         load("qwen3_dense", checkpoints("qwen3_moe"))
 
@@ -203,7 +222,12 @@ BAD_FILES = [
 
 
 @pytest.mark.parametrize(("break_it", "message"), BAD_FILES)
-def test_broken_files_are_named(checkpoints, tmp_path, break_it, message) -> None:
+def test_broken_files_are_named(
+    checkpoints: Callable[[str], Path],
+    tmp_path: Path,
+    break_it: Callable[[Path], object],
+    message: str,
+) -> None:
     folder = tmp_path / "broken"
     shutil.copytree(checkpoints("qwen3_dense"), folder)
     break_it(folder)
@@ -211,14 +235,18 @@ def test_broken_files_are_named(checkpoints, tmp_path, break_it, message) -> Non
         load("qwen3_dense", folder)
 
 
-def test_a_folder_that_exists_is_not_overwritten(checkpoints, tmp_path) -> None:
+def test_a_folder_that_exists_is_not_overwritten(
+    checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
     source = checkpoints("qwen3_dense")
     with pytest.raises(CheckpointError, match="exists already"):
         round_trip("qwen3_dense", source, tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_nothing(checkpoints, tmp_path, monkeypatch) -> None:
+def test_a_write_that_fails_leaves_nothing(
+    checkpoints: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from art.megatron.weights import checkpoint
 
     def full(*arguments: object, **options: object) -> None:

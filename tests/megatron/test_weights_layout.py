@@ -15,13 +15,13 @@ from art.megatron.weights.layout import Layout, Part, index_of
 from .tiny_models import CASES, hf_config
 
 
-def mapping_of(name: str):
+def mapping_of(name: str) -> "WeightMapping":
     handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
     return handler.weight_mapping(handler.read_config(hf_config(name)))
 
 
-def places(mapping, tensor: int, pipeline: int, expert: int) -> Iterator:
-    """Every place of a grid; experts are not also shared by tensor parallelism."""
+def places(mapping: "WeightMapping", tensor: int, pipeline: int, expert: int) -> Iterator:
+    """Every place of a mesh; experts are not also shared by tensor parallelism."""
     from art.megatron.weights.mapping import Place
 
     layers, experts = len(mapping.layers) // pipeline, mapping.experts // expert
@@ -44,7 +44,9 @@ def places(mapping, tensor: int, pipeline: int, expert: int) -> Iterator:
     pipeline=st.sampled_from([1, 2]),
     expert=st.sampled_from([1, 2, 3, 6]),
 )
-def test_ranks_hold_every_number_of_every_tensor(name, tensor, pipeline, expert) -> None:
+def test_ranks_hold_every_number_of_every_tensor(
+    name: str, tensor: int, pipeline: int, expert: int
+) -> None:
     mapping = mapping_of(name)
     if not mapping.experts:
         expert = 1
@@ -65,7 +67,7 @@ def test_ranks_hold_every_number_of_every_tensor(name, tensor, pipeline, expert)
 
 
 def fill(
-    layout, rank: int, size: int, tensors: dict[str, Tensor], shape: tuple[int, ...]
+    layout: Layout, rank: int, size: int, tensors: dict[str, Tensor], shape: tuple[int, ...]
 ) -> Tensor:
     shard = torch.zeros(shape)
     for piece in layout.pieces(rank, size):
@@ -75,7 +77,7 @@ def fill(
     return shard
 
 
-def layout_of(name: str, parameter: str):
+def layout_of(name: str, parameter: str) -> Layout:
     return next(p.layout for layer in mapping_of(name).layers for p in layer if p.name == parameter)
 
 
@@ -83,7 +85,7 @@ QKV = "self_attention.linear_qkv.weight"
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_linear_qkv_is_megatrons_interleaving(size) -> None:
+def test_linear_qkv_is_megatrons_interleaving(size: int) -> None:
     """[groups, (heads / groups + 2) * head_dim]: megatron/core/transformer/attention.py."""
     layer = "model.layers.0.self_attn."
     q, k, v = torch.randn(84, 60), torch.randn(28, 60), torch.randn(28, 60)
@@ -96,7 +98,7 @@ def test_linear_qkv_is_megatrons_interleaving(size) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_gates_of_attention_follow_their_groups_queries(size) -> None:
+def test_gates_of_attention_follow_their_groups_queries(size: int) -> None:
     layer = "model.layers.2.self_attn."
     q, k, v = torch.randn(6 * 2 * 20, 60), torch.randn(40, 60), torch.randn(40, 60)
     layout = next(p.layout for p in mapping_of("qwen3_5_dense").layers[2] if p.name == QKV)
@@ -114,7 +116,7 @@ def test_gates_of_attention_follow_their_groups_queries(size) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_gated_delta_nets_inputs_are_each_shared_out(size) -> None:
+def test_a_gated_delta_nets_inputs_are_each_shared_out(size: int) -> None:
     """Query, key, value, gate, beta, alpha: megatron/core/ssm/gated_delta_net.py."""
     layer = "model.layers.0.linear_attn."
     sizes = {"qkv": 14 + 14 + 54, "z": 54, "b": 6, "a": 6}
@@ -128,7 +130,7 @@ def test_a_gated_delta_nets_inputs_are_each_shared_out(size) -> None:
 
 
 @given(vocabulary=st.integers(1, 40), size=st.integers(1, 6))
-def test_a_vocabulary_is_padded_at_its_end(vocabulary, size) -> None:
+def test_a_vocabulary_is_padded_at_its_end(vocabulary: int, size: int) -> None:
     from art.megatron.models.build import padded_vocab_size
 
     table = torch.randn(vocabulary, 3)
@@ -143,7 +145,7 @@ def test_a_vocabulary_is_padded_at_its_end(vocabulary, size) -> None:
 
 
 @given(size=st.integers(1, 4), each=st.integers(1, 4), hidden=st.integers(1, 5))
-def test_gate_and_up_may_lie_side_by_side_and_transposed(size, each, hidden) -> None:
+def test_gate_and_up_may_lie_side_by_side_and_transposed(size: int, each: int, hidden: int) -> None:
     """As GPT-OSS keeps them: ``[in, out]``, and of the columns every other one is a gate's."""
     intermediate = size * each
     gate_up, down = torch.randn(hidden, 2 * intermediate), torch.randn(intermediate, hidden)

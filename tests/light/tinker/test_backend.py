@@ -57,7 +57,7 @@ async def test_a_service_is_made_without_a_key(
         assert isinstance(service, TinkerService)
         assert await backend._get_service(model()) is service
         assert await backend._get_service(model("other")) is not service
-        assert await backend._get_step(model()) == 0
+        assert await backend.get_step(model()) == 0
         with pytest.raises(MissingAPIKeyError, match=r"TINKER_API_KEY.*LocalBackend"):
             await service.start_openai_server(None)
 
@@ -87,28 +87,30 @@ async def test_registering_writes_model_json_without_keys(tmp_path: Path) -> Non
     assert prompted.get_inference_name() == "gpt"
 
 
-async def test_the_adapter_comes_from_the_config(tmp_path: Path) -> None:
+def test_the_adapter_comes_from_the_completed_config() -> None:
     from art.dev.get_model_config import get_model_config
     from art.tinker.adapter_config import training_client_args
 
-    plain = get_model_config(BASE_MODEL, tmp_path, None)
-    assert training_client_args(BASE_MODEL, plain) == {
-        "rank": 8,
-        "seed": 3407,
-        "train_attn": True,
-        "train_mlp": True,
-        "train_unembed": False,
-    }
-    own = get_model_config(
+    config = get_model_config(
         BASE_MODEL,
-        tmp_path,
+        "",
         {
-            "peft_args": {"r": 4, "random_state": 1},
-            "tinker_args": {"training_client_args": {"rank": 16, "train_mlp": False}},
+            "peft_args": {"r": 16, "random_state": 1},
+            "tinker_args": {"training_client_args": {"train_mlp": False}},
         },
     )
-    args = training_client_args(BASE_MODEL, own)
-    assert (args["rank"], args["seed"], args["train_mlp"]) == (16, 1, False)
-    alpha = get_model_config(BASE_MODEL, tmp_path, {"peft_args": {"lora_alpha": 64}})
-    with pytest.raises(ConfigurationError, match="no lora_alpha in peft_args"):
-        training_client_args(BASE_MODEL, alpha)
+    assert training_client_args(config) == {
+        "rank": 16,
+        "seed": 1,
+        "train_attn": True,
+        "train_mlp": False,
+        "train_unembed": False,
+    }
+    with pytest.raises(ConfigurationError, match="get_model_config"):
+        training_client_args({"peft_args": {"r": 4}})
+
+
+async def test_the_names_that_art_gave_the_methods_of_a_backend_work(tmp_path: Path) -> None:
+    async with TinkerBackend(path=tmp_path) as backend:
+        assert await backend._get_step(model()) == 0
+        assert backend._model_inference_name(model()) == "agent@0"

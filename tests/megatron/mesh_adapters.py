@@ -17,7 +17,7 @@ from art.megatron.lora.injection import adapters_of, add_adapters
 from art.megatron.model_support import ModelSupportHandler
 
 from .adapter_reference import ALPHA, BASE_MODEL, FRESH_SEED, RANK, STEPS, optimizer
-from .grid_step import run_step
+from .mesh_step import run_step
 from .tiny_models import CASES
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from filelock import FileLock
 
 from .adapter_reference import write_case
-from .grids import Run
+from .meshes import Run
 from .tiny_models import CASES
 
 ROOT = Path(__file__).parents[2]
 
 
-class GridRuns:
-    """What came of all cases on all grids. Each number of processes is launched once.
+class MeshRuns:
+    """What came of all cases on all meshes. Each number of processes is launched once.
 
     Args:
         folder: A folder of the session's, the same for all of its workers.
@@ -34,7 +34,7 @@ class GridRuns:
     def output(self, run: Run) -> Path:
         """What a run wrote."""
         self.of(run.processes)
-        return self.folder / run.case / f"of_{run.processes}" / run.grid
+        return self.folder / run.case / f"of_{run.processes}" / run.mesh
 
     def of(self, processes: int) -> dict[str, Any]:
         """All that so many processes measured, by run."""
@@ -67,9 +67,9 @@ class GridRuns:
 
 
 def _launch(processes: int, folder: Path) -> str:
-    """Run ``grid_worker.py``; return the end of what it printed if it failed."""
+    """Run ``mesh_worker.py``; return the end of what it printed if it failed."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    worker = ["-m", "tests.megatron.grid_worker", str(folder)]
+    worker = ["-m", "tests.megatron.mesh_worker", str(folder)]
     process = subprocess.Popen(
         [*torchrun, f"--nproc-per-node={processes}", *worker],
         cwd=ROOT,
