@@ -52,7 +52,7 @@ check: .venv/.ready .venv-tinker/.ready
 
 format: .venv/.ready
 	$(PY) -m ruff check --fix-only .
-	$(PY) -m tools.stub_grammar --fix art
+	$(PY) -m ruff check --fix-only --config tools/stubs.toml art
 	$(PY) -m ruff format .
 
 tables: .venv/.ready

@@ -34,6 +34,10 @@ class ConfigurationError(ArtError, ValueError):
     """An argument, option or environment variable has a value that cannot be used."""
 
 
+class ChatTemplateError(ConfigurationError):
+    """A chat template cannot render a conversation."""
+
+
 class MissingAPIKeyError(ConfigurationError):
     """There is neither an API key for a Tinker server nor an engine on this machine."""
 

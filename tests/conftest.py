@@ -1,18 +1,15 @@
 """Fixtures for every test. What needs an engine is imported inside them."""
 
 import hashlib
-import json
-import os
-import secrets
 import shutil
-import subprocess
-import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from . import engine_server as engine_server_module
+from .engine_server import EngineServer, StartEngine
 
 
 @pytest.fixture(scope="session")
@@ -71,56 +68,18 @@ def _save_tiny_model(folder: Path, gguf_file: Path) -> None:
     tokenizer.save_pretrained(folder)
 
 
-@dataclass(frozen=True)
-class EngineServer:
-    """A real ``art serve`` child process."""
-
-    base_url: str
-    api_key: str
-    base_model: str
-    root: Path
-    process: subprocess.Popen[str]
-
-    def stop(self) -> int:
-        """End it as its parent's end would, and return its exit status."""
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        return self.process.wait(timeout=30)
-
-
-StartEngine = Callable[..., EngineServer]
-
-
 @pytest.fixture(scope="session")
 def start_engine(tiny_model: Path) -> Iterator[StartEngine]:
     """Starts engines on the tiny model; ``start_engine(root)``."""
     started: list[EngineServer] = []
 
     def start(root: Path) -> EngineServer:
-        api_key = "tml-" + secrets.token_urlsafe(8)
-        root.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "art.cli", "serve", str(tiny_model), "--root", str(root)]
-        with (root / "stderr.log").open("ab") as log:
-            process = subprocess.Popen(
-                [*command, "--device", "cpu", "--child"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env={**os.environ, "ART_ENGINE_API_KEY": api_key, "OMP_NUM_THREADS": "1"},
-            )
-        assert process.stdout is not None
-        for line in process.stdout:
-            event = json.loads(line)
-            if event["event"] == "ready":
-                engine = EngineServer(event["base_url"], api_key, str(tiny_model), root, process)
-                started.append(engine)
-                return engine
-        raise RuntimeError((root / "stderr.log").read_text())
+        started.append(engine_server_module.start(tiny_model, root))
+        return started[-1]
 
     yield start
     for engine in started:
-        if engine.process.poll() is None:
+        if engine.process.is_running:
             engine.stop()
 
 

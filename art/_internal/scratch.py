@@ -1,22 +1,22 @@
 """A folder that lives no longer than its process, however that ends."""
 
-import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 _PREFIX = "scratch-"
 _LOCK = "in-use"
 
 
 class ScratchFolder:
-    """A temporary folder; what earlier processes left behind is removed first.
+    """A temporary folder; folders that earlier processes left behind are removed first.
 
     A process that is killed removes nothing, but the system drops its lock.
 
     Args:
-        parent: Where to make it.
+        parent: The folder that it is made in.
 
     Raises:
         OSError: It cannot be made.
@@ -24,11 +24,10 @@ class ScratchFolder:
 
     def __init__(self, parent: Path) -> None:
         for leftover in parent.glob(f"{_PREFIX}*"):
-            if _is_abandoned(leftover):
-                shutil.rmtree(leftover, ignore_errors=True)
+            _remove_if_abandoned(leftover)
         self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
-        self._lock: IO[bytes] = (self.path / _LOCK).open("wb")
-        _lock_file(self._lock.fileno())
+        self._lock = FileLock(self.path / _LOCK, timeout=0)
+        self._lock.acquire()
 
     def new(self) -> Path:
         """Make an empty folder inside."""
@@ -36,26 +35,16 @@ class ScratchFolder:
 
     def close(self) -> None:
         """Remove the folder and all that is in it."""
-        self._lock.close()
+        self._lock.release()
         shutil.rmtree(self.path, ignore_errors=True)
 
 
-def _lock_file(descriptor: int) -> None:
-    if os.name == "nt":  # on Windows an open file cannot be deleted, which is lock enough
+def _remove_if_abandoned(folder: Path) -> None:
+    if not (folder / _LOCK).exists():  # its process is just making it
         return
-    import fcntl
-
-    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _is_abandoned(folder: Path) -> bool:
-    lock = folder / _LOCK
     try:
-        if os.name == "nt":
-            lock.unlink()
-        else:
-            with lock.open("rb") as file:
-                _lock_file(file.fileno())
-    except OSError:
-        return False
-    return True
+        with FileLock(folder / _LOCK, timeout=0):
+            pass
+    except Timeout:
+        return
+    shutil.rmtree(folder, ignore_errors=True)

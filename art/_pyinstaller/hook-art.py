@@ -1,4 +1,4 @@
-"""What PyInstaller cannot see in the source of a lazy package.
+"""Modules and data of a lazy package that PyInstaller cannot see in its source.
 
 A program that says ``art.Trajectory`` imports ``art`` and nothing else, as far as its byte code
 tells: the stubs, which list the names, are data, and the modules behind them are loaded by name.
@@ -11,7 +11,7 @@ from PyInstaller.utils.hooks import collect_data_files, collect_submodules, copy
 
 
 def _is_of_the_run_time(name: str) -> bool:
-    return not name.startswith(("art._pyinstaller", "art._stub_grammar"))
+    return not name.startswith("art._pyinstaller")
 
 
 datas = collect_data_files("art", includes=["**/*.pyi"]) + copy_metadata("art-rl")

@@ -59,6 +59,18 @@ def add(commands: "Commands") -> None:
         help="of the base model's weights (default: %(default)s)",
     )
     parser.add_argument(
+        "--trainer",
+        metavar="EXECUTOR",
+        default="torch",
+        help="the executor that trains (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--sampler",
+        metavar="EXECUTOR",
+        default="torch",
+        help="the executor that samples (default: %(default)s)",
+    )
+    parser.add_argument(
         "--child",
         action="store_true",
         help="for programs that start the server: JSON lines on standard output, and an end "
@@ -82,6 +94,8 @@ def _run(options: argparse.Namespace) -> None:
             port=options.port,
             device=options.device,
             dtype=options.dtype,
+            trainer=options.trainer,
+            sampler=options.sampler,
             child=options.child,
         )
     )

@@ -8,7 +8,6 @@ written to a temporary sibling, flushed to disk and renamed, so a name that can 
 import errno
 import json
 import logging
-import os
 import shutil
 import time
 import uuid
@@ -18,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
+from art._internal import files
 from art._internal.scratch import ScratchFolder
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
 from art.executors.types import LoraConfig
@@ -32,14 +32,14 @@ from art.formats.checkpoint_paths import (
 logger = logging.getLogger(__name__)
 
 _METADATA = "metadata.json"
-_TEMPORARY, _REPLACED = ".tmp-", ".old-"
+_REPLACED = ".old-"
 _ABANDONED_AFTER_S = 3600.0
 _TTL_RANGE_S = (3600, 10 * 366 * 24 * 3600)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """What every checkpoint of one model shares."""
+    """The record that all checkpoints of one model share."""
 
     run_id: str
     base_model: str
@@ -56,7 +56,7 @@ class Checkpoint:
         run: The training run that it is from.
         version: Differs between checkpoints that had the same name one after the other.
         created: When it was written, UTC.
-        size_bytes: Of all its files but the metadata.
+        size_bytes: The size of its files, without the metadata.
         has_optimizer: Whether training can go on exactly from it.
         user_metadata: What the client attached to it.
         expires: When it may be deleted, UTC; ``None`` is never.
@@ -121,7 +121,7 @@ class CheckpointStore:
         expires = _expiry(ttl_seconds)
         if final.exists() and not overwrite:
             raise InvalidRequestError(f"{path} exists; pass overwrite=True to replace it")
-        temporary = final.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
+        temporary = final.parent / f"{files.TEMPORARY}{uuid.uuid4().hex}"
         try:
             temporary.mkdir(parents=True)
             fill(temporary)
@@ -136,7 +136,7 @@ class CheckpointStore:
                 expires=expires,
             )
             (temporary / _METADATA).write_text(_to_json(checkpoint), encoding="utf-8")
-            _flush(temporary)
+            files.flush_files(temporary)
             self._move_into_place(temporary, final)
         except Exception as error:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -206,12 +206,8 @@ class CheckpointStore:
             NotFoundError: There is none of that name.
             CheckpointError: It cannot be deleted.
         """
-        folder = self._folder_of(path)
-        # Renamed first: half a checkpoint is never seen under its name.
-        doomed = folder.parent / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
-            folder.rename(doomed)
-            shutil.rmtree(doomed)
+            files.remove_folder(self._folder_of(path))
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no checkpoint {path}") from error
         except OSError as error:
@@ -227,10 +223,8 @@ class CheckpointStore:
         """
         checkpoint, folder = self.read(path)
         changed = replace(checkpoint, expires=_expiry(ttl_seconds))
-        temporary = folder / f"{_TEMPORARY}{uuid.uuid4().hex}"
         try:
-            temporary.write_text(_to_json(changed), encoding="utf-8")
-            temporary.replace(folder / _METADATA)
+            files.write_text(folder / _METADATA, _to_json(changed))
         except OSError as error:
             raise _write_error(path, error) from error
 
@@ -270,7 +264,7 @@ class CheckpointStore:
                 replaced.rename(final)
             raise
         for folder in (final.parent, final.parent.parent, self._folder):
-            _flush_folder(folder)
+            files.flush_folder(folder)
         shutil.rmtree(replaced, ignore_errors=True)
 
     def _recover(self) -> None:
@@ -306,23 +300,6 @@ def _write_error(what: CheckpointPath | str, error: Exception) -> Exception:
     if isinstance(error, InvalidRequestError | NotFoundError):
         return error
     return CheckpointError(f"{what} was not written: {error}; earlier checkpoints are intact")
-
-
-def _flush(folder: Path) -> None:
-    for file in folder.iterdir():
-        with file.open("rb+") as stream:
-            os.fsync(stream.fileno())
-    _flush_folder(folder)
-
-
-def _flush_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows cannot open a folder, and flushes its entries by itself
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _to_json(checkpoint: Checkpoint) -> str:

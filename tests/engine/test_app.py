@@ -3,8 +3,11 @@
 import asyncio
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -18,6 +21,9 @@ from tinker.proto import tinker_public_pb2 as pb
 from art.engine.app import create_app
 from art.engine.core import Engine
 from art.engine.sessions import Sessions
+from art.engine.wire.results import encode
+
+from .unigram import LONG, UnigramExecutor
 
 KEY = "tml-test"
 
@@ -26,18 +32,18 @@ KEY = "tml-test"
 class Server:
     url: str
     engine: Engine
-    executor: object
+    executor: UnigramExecutor
     loop: asyncio.AbstractEventLoop
 
-    def client(self, **headers):
+    def client(self, **headers: str) -> httpx.Client:
         return httpx.Client(
             base_url=f"{self.url}/api/v1/", headers={"X-API-Key": KEY, **headers}, timeout=20
         )
 
 
 @pytest.fixture
-def server(unigram, tmp_path) -> Iterator[Server]:
-    engine = Engine(unigram, tmp_path, sessions=Sessions(timeout_s=60))
+def server(unigram: UnigramExecutor, tmp_path: Path) -> Iterator[Server]:
+    engine = Engine(unigram, unigram, tmp_path, encode=encode, sessions=Sessions(timeout_s=60))
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(engine, api_key=KEY, max_body_bytes=1 << 20)
     uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
@@ -50,12 +56,13 @@ def server(unigram, tmp_path) -> Iterator[Server]:
         environment.setenv("TINKER_TELEMETRY", "0")
         yield Server(f"http://127.0.0.1:{listener.getsockname()[1]}", engine, unigram, loop)
     unigram.gate.set()
+    unigram.ending.set()
     uvicorn_server.should_exit = True
     thread.join(timeout=10)
     loop.close()
 
 
-def new_model(http, **lora):
+def new_model(http: httpx.Client, **lora: int) -> str:
     session = http.post("create_session", json={"sdk_version": "0.38.0"}).json()["session_id"]
     body = {
         "session_id": session,
@@ -65,14 +72,19 @@ def new_model(http, **lora):
     }
     first = http.post("create_model", json=body).json()
     assert http.post("create_model", json=body).json() == first
-    return result(http, first)["model_id"]
+    model_id: str = result(http, first)["model_id"]
+    return model_id
 
 
-def result(http, answer):
-    return http.post("retrieve_future", json={"request_id": answer["request_id"]}).json()
+def result(http: httpx.Client, answer: dict[str, Any]) -> dict[str, Any]:
+    request = {"request_id": answer["request_id"]}
+    found: dict[str, Any] = http.post("retrieve_future", json=request).json()
+    return found
 
 
-def forward_backward(http, model_id, seq_id, token=1, **headers):
+def forward_backward(
+    http: httpx.Client, model_id: str, seq_id: int, token: int = 1
+) -> httpx.Response:
     message = pb.ForwardBackwardRequest(model_id=model_id, seq_id=seq_id, loss_fn="cross_entropy")
     datum = message.data.add()
     datum.model_input.add().encoded_text.tokens = np.array([token], np.int32).tobytes()
@@ -81,15 +93,22 @@ def forward_backward(http, model_id, seq_id, token=1, **headers):
     return http.post(
         "forward_backward",
         content=message.SerializeToString(),
-        headers={"content-type": "application/x-protobuf", **headers},
+        headers={"content-type": "application/x-protobuf"},
     )
 
 
-def called(server, name):
+def called(server: Server, name: str) -> list[Any]:
     return [argument for call, argument in server.executor.calls if call == name]
 
 
-def test_retries_are_answered_from_the_first(server):
+def wait_for_call(server: Server, call: tuple[str, object]) -> None:
+    deadline = time.monotonic() + 10
+    while call not in server.executor.calls:
+        assert time.monotonic() < deadline, f"{call} never came"
+        time.sleep(0.005)
+
+
+def test_retries_are_answered_from_the_first(server: Server) -> None:
     with server.client() as http:
         model_id = new_model(http)
         passes = [forward_backward(http, model_id, 1, token=3).json() for _ in range(3)]
@@ -107,7 +126,7 @@ def test_retries_are_answered_from_the_first(server):
     assert called(server, "optim_step") == [0.5]
 
 
-def test_order_is_by_seq_id_not_by_arrival(server):
+def test_order_is_by_seq_id_not_by_arrival(server: Server) -> None:
     with server.client() as http:
         model_id = new_model(http)
         answers = {seq: forward_backward(http, model_id, seq, token=seq) for seq in (3, 2, 4, 1)}
@@ -117,22 +136,29 @@ def test_order_is_by_seq_id_not_by_arrival(server):
     assert called(server, "forward_backward") == [[1], [2], [3], [4]]
 
 
-def test_sixty_four_samples_of_the_sdk_take_a_few_passes(server):
+def test_sixty_four_samples_of_the_sdk_take_a_few_passes(server: Server) -> None:
     client = tinker.ServiceClient(base_url=server.url, api_key=KEY)
     assert client.holder.get_session_id()
     sampler = client.create_sampling_client(base_model="unigram").result()
+    server.executor.gate.clear()
     futures = [
         sampler.sample(types.ModelInput.from_ints([1]), 1, types.SamplingParams(max_tokens=2))
         for _ in range(64)
     ]
+    wait_for_call(server, ("submit", f"{sampler._sampling_session_id}:0"))
+    deadline = time.monotonic() + 10
+    while len(server.engine._sampling._waiting) + len(server.engine._sampling._running) < 64:
+        assert time.monotonic() < deadline, "not all requests arrived"
+        time.sleep(0.005)
+    server.executor.gate.set()
     for future in futures:
         future.result()
-    sizes = called(server, "sample")
+    sizes = server.executor.sizes_of_steps
     assert sum(sizes) == 64
-    assert len(sizes) <= 8
+    assert len(sizes) <= 2
 
 
-def test_heartbeats_are_answered_while_the_executor_computes(server):
+def test_heartbeats_are_answered_while_the_executor_computes(server: Server) -> None:
     with server.client() as http:
         model_id = new_model(http)
         server.executor.gate.clear()
@@ -146,7 +172,7 @@ def test_heartbeats_are_answered_while_the_executor_computes(server):
         assert http.post("retrieve_future", json=body).status_code == 200
 
 
-def test_a_long_poll_asks_to_come_again(server, monkeypatch):
+def test_a_long_poll_asks_to_come_again(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("art.engine.routes.futures._LONG_POLL_S", 0.05)
     with server.client() as http:
         model_id = new_model(http)
@@ -157,7 +183,7 @@ def test_a_long_poll_asks_to_come_again(server, monkeypatch):
     assert polled.json()["queue_state"] == "active"
 
 
-def test_a_silent_session_loses_its_models(server):
+def test_a_silent_session_loses_its_models(server: Server) -> None:
     with server.client() as http:
         model_id = new_model(http)
         session_id = model_id.partition(":")[0]
@@ -179,7 +205,7 @@ def test_a_silent_session_loses_its_models(server):
     assert [entry.name for entry in scratch.iterdir()] == ["in-use"]
 
 
-BAD_REQUESTS = {
+BAD_REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "no JSON": ("post", "create_session", {"content": b"{"}, 422, "not valid"),
     "an unknown field": (
         "post",
@@ -252,7 +278,7 @@ BAD_REQUESTS = {
 
 
 @pytest.mark.parametrize("what", BAD_REQUESTS)
-def test_bad_requests_are_the_clients_and_said_so(server, what):
+def test_a_bad_request_is_explained_as_the_clients_fault(server: Server, what: str) -> None:
     method, path, arguments, status, text = BAD_REQUESTS[what]
     with server.client() as http:
         answer = http.request(method, path, **arguments)
@@ -271,7 +297,9 @@ def test_bad_requests_are_the_clients_and_said_so(server, what):
         ({"X-Stainless-Package-Version": "0.38.7"}, 200),
     ],
 )
-def test_who_is_let_in(server, headers, status):
+def test_the_key_and_the_sdks_version_are_checked(
+    server: Server, headers: dict[str, str], status: int
+) -> None:
     with server.client(**headers) as http:
         answer = http.get("get_server_capabilities")
         assert http.get("healthz").status_code == 200
@@ -280,7 +308,14 @@ def test_who_is_let_in(server, headers, status):
         assert "speaks with the tinker SDK >=0.38,<0.39" in answer.json()["error"]
 
 
-def test_a_fault_of_the_server_is_no_5xx(server, monkeypatch):
+def test_telemetry_is_taken_and_not_kept(server: Server) -> None:
+    with server.client() as http:
+        answer = http.post("telemetry", json={"session_id": "s", "events": [{"event": "x"}]})
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "accepted"}
+
+
+def test_a_fault_of_the_server_is_no_5xx(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         server.engine.sessions, "all", lambda: [][0], raising=True
     )  # as a bug would
@@ -290,7 +325,7 @@ def test_a_fault_of_the_server_is_no_5xx(server, monkeypatch):
     assert answer.json() == {"error": "IndexError: list index out of range", "category": "server"}
 
 
-def test_a_request_that_is_refused_keeps_its_place(server):
+def test_a_request_that_is_refused_keeps_its_place(server: Server) -> None:
     """What is wrong with a request is its result, so the next one does not wait for it."""
     with server.client() as http:
         model_id = new_model(http)
@@ -303,8 +338,10 @@ def test_a_request_that_is_refused_keeps_its_place(server):
         assert http.post("retrieve_future", json=body).status_code == 200
 
 
-def test_a_model_that_cannot_be_created_leaves_nothing_behind(server, monkeypatch):
-    def refuse(model_id, lora):
+def test_a_model_that_cannot_be_created_leaves_nothing_behind(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(model_id: str, lora: object) -> None:
         raise ValueError("no memory")
 
     monkeypatch.setattr(server.executor, "create_model", refuse)
@@ -318,31 +355,87 @@ def test_a_model_that_cannot_be_created_leaves_nothing_behind(server, monkeypatc
     assert called(server, "unload_model") == []
 
 
-def test_cancelled_samples_do_not_run(server):
+def new_sampling_session(http: httpx.Client, session_id: str) -> str:
+    body = {"session_id": session_id, "sampling_session_seq_id": 0, "base_model": "unigram"}
+    made: str = http.post("create_sampling_session", json=body).json()["sampling_session_id"]
+    return made
+
+
+def sample(http: httpx.Client, sampling_session_id: str, *, max_tokens: int = 1) -> dict[str, Any]:
+    body = {
+        "sampling_session_id": sampling_session_id,
+        "seq_id": 0,
+        "num_samples": 2,
+        "prompt": {"chunks": [{"type": "encoded_text", "tokens": [1]}]},
+        "sampling_params": {"max_tokens": max_tokens},
+    }
+    answer: dict[str, Any] = http.post("asample", json=body).json()
+    return answer
+
+
+def test_a_running_sample_that_is_cancelled_stops(server: Server) -> None:
+    with server.client() as http:
+        session_id = new_model(http).partition(":")[0]
+        answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
+        assert len(answer["sample_sequence_ids"]) == 2
+        wait_for_call(server, ("begin", 1))
+        body = {"request_id": answer["request_id"]}
+        assert http.post("cancel_future", json=body).status_code == 204
+        assert "cancelled" in result(http, answer)["error"]
+    wait_for_call(server, ("cancel", answer["request_id"]))
+
+
+def test_a_long_sample_does_not_hold_training(server: Server) -> None:
     with server.client() as http:
         model_id = new_model(http)
         session_id = model_id.partition(":")[0]
-        made = http.post(
-            "create_sampling_session",
-            json={
-                "session_id": session_id,
-                "sampling_session_seq_id": 0,
-                "base_model": "unigram",
-            },
-        ).json()["sampling_session_id"]
-        server.executor.gate.clear()
-        forward_backward(http, model_id, 1)
-        sample = {
-            "sampling_session_id": made,
-            "seq_id": 0,
-            "num_samples": 2,
-            "prompt": {"chunks": [{"type": "encoded_text", "tokens": [1]}]},
-            "sampling_params": {"max_tokens": 1},
-        }
-        answer = http.post("asample", json=sample).json()
-        assert len(answer["sample_sequence_ids"]) == 2
+        answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
+        wait_for_call(server, ("begin", 1))
+        step = {"model_id": model_id, "seq_id": 1, "adam_params": {"learning_rate": 0.5}}
+        assert "metrics" in result(http, http.post("optim_step", json=step).json())
+        server.executor.ending.set()
         body = {"request_id": answer["request_id"]}
-        assert http.post("cancel_future", json=body).status_code == 204
-        server.executor.gate.set()
-        assert "cancelled" in http.post("retrieve_future", json=body).json()["error"]
-    assert called(server, "sample") == []
+        assert http.post("retrieve_future", json=body).status_code == 200
+
+
+def test_sampling_stops_when_its_session_ends(server: Server) -> None:
+    with server.client() as http:
+        session_id = new_model(http).partition(":")[0]
+        answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
+        wait_for_call(server, ("begin", 1))
+        assert http.post(f"sessions/{session_id}/finish", json={}).status_code == 204
+    wait_for_call(server, ("cancel", answer["request_id"]))
+
+
+def hang_up(server: Server, answer: dict[str, Any]) -> None:
+    """Begin to wait for a result, and drop the connection."""
+    with server.client() as http, pytest.raises(httpx.ReadTimeout):
+        http.post("retrieve_future", json={"request_id": answer["request_id"]}, timeout=0.2)
+
+
+def test_sampling_stops_when_its_client_hangs_up(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("art.engine.core._ABANDONED_AFTER_S", 0.1)
+    with server.client() as http:
+        session_id = new_model(http).partition(":")[0]
+        answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
+        wait_for_call(server, ("begin", 1))
+        hang_up(server, answer)
+        wait_for_call(server, ("cancel", answer["request_id"]))
+        assert "cancelled" in result(http, answer)["error"]
+
+
+def test_a_client_that_comes_back_finds_its_sample(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("art.engine.core._ABANDONED_AFTER_S", 0.5)
+    with server.client() as http:
+        session_id = new_model(http).partition(":")[0]
+        answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
+        wait_for_call(server, ("begin", 1))
+        hang_up(server, answer)
+        threading.Timer(1.0, server.executor.ending.set).start()
+        body = {"request_id": answer["request_id"]}
+        assert http.post("retrieve_future", json=body).status_code == 200
+    assert ("cancel", answer["request_id"]) not in server.executor.calls

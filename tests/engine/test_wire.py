@@ -1,11 +1,16 @@
 """The codec against the SDK's own encoders and decoders."""
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from pydantic import BaseModel
 from tinker import types as sdk
 from tinker._compat import model_dump
 from tinker.proto import tinker_public_pb2 as pb
@@ -15,8 +20,9 @@ from tinker.proto.response_conv import (
     deserialize_sample_response,
 )
 
-from art.engine.wire import bodies as messages
-from art.engine.wire import protobuf as wire
+from art.engine.commands import LoadWeights, SaveForSampling, SaveWeights
+from art.engine.wire import bodies, protobuf
+from art.engine.wire.sdk_version import check_sdk_version
 from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
 from art.executors.types import (
     ForwardBackwardResult,
@@ -30,7 +36,7 @@ config = st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False, allow_i
 
 
 @st.composite
-def sdk_datums(draw):
+def sdk_datums(draw: st.DrawFn) -> sdk.Datum:
     chunks = draw(st.lists(tokens, min_size=1, max_size=3))
     length = sum(map(len, chunks))
     shape = draw(st.sampled_from([(length,), (length, 3)]))
@@ -53,8 +59,8 @@ def sdk_datums(draw):
     compress=st.booleans(),
 )
 def test_forward_backward_requests_of_the_sdk_are_read_back(
-    data, loss_config, forward_only, compress
-):
+    data: list[sdk.Datum], loss_config: dict[str, float | str], forward_only: bool, compress: bool
+) -> None:
     request = sdk.ForwardBackwardRequest(
         forward_backward_input=sdk.ForwardBackwardInput(
             data=data, loss_fn="ppo", loss_fn_config=loss_config
@@ -66,11 +72,11 @@ def test_forward_backward_requests_of_the_sdk_are_read_back(
     message.forward_only = forward_only
     body = message.SerializeToString()
     if compress:
-        body = wire.decompress(zstandard.ZstdCompressor().compress(body), max_bytes=1 << 20)
-    parsed = wire.parse_forward_backward(body)
-    call = wire.decode_forward_backward(parsed)
+        body = protobuf.decompress(zstandard.ZstdCompressor().compress(body), max_bytes=1 << 20)
+    parsed = protobuf.parse_forward_backward(body)
+    call = protobuf.decode_forward_backward(parsed)
 
-    assert (parsed.model_id, parsed.seq_id) == ("m:train:0", 7)
+    assert (call.model_id, call.seq_id) == ("m:train:0", 7)
     assert call.backward is not forward_only
     assert (call.loss.name, call.loss.config) == ("ppo", loss_config)
     for sent, got in zip(data, call.data, strict=True):
@@ -83,7 +89,7 @@ def test_forward_backward_requests_of_the_sdk_are_read_back(
 
 @settings(max_examples=30, deadline=None)
 @given(dense=hnp.arrays(np.int64, (4, 5), elements=st.sampled_from([0, 0, 0, 7, 9])))
-def test_sparse_tensors_of_the_sdk_are_read_back_dense(dense):
+def test_sparse_tensors_of_the_sdk_are_read_back_dense(dense: npt.NDArray[np.int64]) -> None:
     torch = pytest.importorskip("torch")
     tensor = sdk.TensorData.from_torch_sparse(torch.from_numpy(dense))
     request = sdk.ForwardBackwardRequest(
@@ -99,7 +105,7 @@ def test_sparse_tensors_of_the_sdk_are_read_back_dense(dense):
         model_id="m",
         seq_id=1,
     )
-    call = wire.decode_forward_backward(forward_backward_request_to_proto(request))
+    call = protobuf.decode_forward_backward(forward_backward_request_to_proto(request))
     np.testing.assert_array_equal(call.data[0].loss_inputs["target_tokens"], dense)
 
 
@@ -110,9 +116,13 @@ def test_sparse_tensors_of_the_sdk_are_read_back_dense(dense):
     ),
     metrics=st.dictionaries(st.text(max_size=8), st.floats(allow_nan=False)),
 )
-def test_the_sdk_reads_forward_backward_results(arrays, metrics):
-    outputs = [{"logprobs": array, "lengths": np.arange(array.shape[0])} for array in arrays]
-    body = wire.encode_forward_backward(ForwardBackwardResult(outputs=outputs, metrics=metrics))
+def test_the_sdk_reads_forward_backward_results(
+    arrays: list[npt.NDArray[np.float32]], metrics: dict[str, float]
+) -> None:
+    outputs = [
+        {"logprobs": array, "lengths": np.arange(len(array), dtype=np.float32)} for array in arrays
+    ]
+    body = protobuf.encode_forward_backward(ForwardBackwardResult(outputs=outputs, metrics=metrics))
     result = deserialize_forward_backward_output(body)
 
     assert result.metrics == metrics
@@ -130,7 +140,9 @@ def test_the_sdk_reads_forward_backward_results(arrays, metrics):
     k=st.integers(1, 3),
     data=st.data(),
 )
-def test_the_sdk_reads_samples(samples, prompt_length, k, data):
+def test_the_sdk_reads_samples(
+    samples: list[tuple[list[int], bool]], prompt_length: int, k: int, data: st.DataObject
+) -> None:
     sequences = [
         SampledSequence(
             tokens=np.array(sampled, dtype=np.int64),
@@ -150,7 +162,7 @@ def test_the_sdk_reads_samples(samples, prompt_length, k, data):
         prompt_logprobs=prompt_logprobs,
         topk_prompt_logprobs=(topk_tokens, topk_logprobs),
     )
-    got = deserialize_sample_response(wire.encode_sample(result, prompt_logprobs_last_n=last_n))
+    got = deserialize_sample_response(protobuf.encode_sample(result, prompt_logprobs_last_n=last_n))
 
     for sent, sequence in zip(sequences, got.sequences, strict=True):
         assert list(sequence.tokens) == sent.tokens.tolist()
@@ -158,8 +170,9 @@ def test_the_sdk_reads_samples(samples, prompt_length, k, data):
         assert sequence.stop_reason == sent.stop_reason
     first = 1 if last_n is None else prompt_length - last_n
     assert got.prompt_logprobs == [None] * first + prompt_logprobs[first:].tolist()
-    assert not got.topk_prompt_logprobs[0]
-    assert [token for token, _ in got.topk_prompt_logprobs[first]] == topk_tokens[first].tolist()
+    topk = got.topk_prompt_logprobs or []
+    assert not topk[0]
+    assert [token for token, _ in topk[first] or []] == topk_tokens[first].tolist()
     # What was given is not written to.
     assert np.isnan(topk_logprobs[0]).all()
     assert topk_tokens[0].tolist() == [-1] * k
@@ -174,8 +187,13 @@ def test_the_sdk_reads_samples(samples, prompt_length, k, data):
     prompt_logprobs=st.booleans(),
 )
 def test_sample_requests_of_the_sdk_are_read_back(
-    chunks, stop, num_samples, temperature, seed, prompt_logprobs
-):
+    chunks: list[list[int]],
+    stop: str | list[str] | list[int] | None,
+    num_samples: int,
+    temperature: float,
+    seed: int | None,
+    prompt_logprobs: bool,
+) -> None:
     request = sdk.SampleRequest(
         sampling_session_id="s:sample:0",
         seq_id=3,
@@ -188,86 +206,103 @@ def test_sample_requests_of_the_sdk_are_read_back(
         topk_prompt_logprobs=2,
         record_stability_info=False,
     )
-    body = messages.SampleBody.model_validate(_json(request))
-    got = body.to_request("w", (0, 1))
+    command = bodies.SampleBody.model_validate(_json(request)).command()
+    got = command.request
 
+    assert (command.sampling_session_id, command.seq_id) == ("s:sample:0", 3)
     assert got.prompt.tolist() == [token for chunk in chunks for token in chunk]
-    assert (got.sampler_id, got.num_samples, got.topk_prompt_logprobs) == ("w", num_samples, 2)
+    assert (got.num_samples, got.topk_prompt_logprobs) == (num_samples, 2)
     assert got.prompt_logprobs is prompt_logprobs
     assert (got.params.max_tokens, got.params.temperature) == (9, temperature)
     assert (got.params.top_k, got.params.top_p, got.params.seed) == (4, 0.5, seed)
-    ids, strings = {
-        "None": ((0, 1), ()),
-        "[]": ((), ()),
-        "[5, 6]": ((5, 6), ()),
-        "['a']": ((0, 1), ("a",)),
-        "bc": ((0, 1), ("bc",)),
-    }[str(stop)]
-    assert (got.params.stop_token_ids, got.params.stop_strings) == (ids, strings)
+    expected: dict[str, tuple[bool, tuple[int, ...], tuple[str, ...]]] = {
+        "None": (True, (), ()),
+        "[]": (False, (), ()),
+        "[5, 6]": (False, (5, 6), ()),
+        "['a']": (True, (), ("a",)),
+        "bc": (True, (), ("bc",)),
+    }
+    params = got.params
+    found = (command.ends_as_the_model_does, params.stop_token_ids, params.stop_strings)
+    assert found == expected[str(stop)]
 
 
-def _json(request):
+def _json(request: BaseModel) -> object:
     return model_dump(request, exclude_unset=False, exclude_none=True, mode="json")
 
 
-def test_training_requests_of_the_sdk_are_read_back():
-    created = messages.CreateModelBody.model_validate(
-        _json(
-            sdk.CreateModelRequest(
-                session_id="s",
-                model_seq_id=2,
-                base_model="b",
-                lora_config=sdk.LoraConfig(rank=8, seed=3, train_unembed=False),
-            )
-        )
+def test_a_new_model_of_the_sdk_is_read_back() -> None:
+    request = sdk.CreateModelRequest(
+        session_id="s",
+        model_seq_id=2,
+        base_model="b",
+        lora_config=sdk.LoraConfig(rank=8, seed=3, train_unembed=False),
     )
-    lora = created.to_lora()
+    command = bodies.CreateModelBody.model_validate(_json(request)).command()
+    lora = command.lora
+    assert (command.session_id, command.model_seq_id, command.base_model) == ("s", 2, "b")
     assert (lora.rank, lora.seed, lora.train_unembed, lora.train_mlp) == (8, 3, False, True)
-    step = messages.OptimStepBody.model_validate(
-        _json(
-            sdk.OptimStepRequest(
-                optim_params=sdk.AdamParams(learning_rate=0.5, weight_decay=0.1),
-                model_id="m",
-                seq_id=4,
-            )
-        )
-    )
-    adam = step.to_adam()
+
+
+def test_an_optimizer_step_of_the_sdk_is_read_back() -> None:
+    params = sdk.AdamParams(learning_rate=0.5, weight_decay=0.1)
+    request = sdk.OptimStepRequest(optim_params=params, model_id="m", seq_id=4)
+    command = bodies.OptimStepBody.model_validate(_json(request)).command()
+    adam = command.adam
+    assert (command.model_id, command.seq_id) == ("m", 4)
     assert (adam.learning_rate, adam.weight_decay, adam.beta2, adam.eps) == (0.5, 0.1, 0.95, 1e-12)
 
 
-def _dimuon():
+def test_checkpoints_of_the_sdk_are_read_back() -> None:
+    run = "s:train:0"
+    place = {"model_id": run, "seq_id": 3}
+    saved = bodies.SaveWeightsBody.model_validate({**place, "path": "one"}).command()
+    assert isinstance(saved, SaveWeights)
+    assert str(saved.path) == f"tinker://{run}/weights/one"
+    named = bodies.SaveSamplerBody.model_validate(place).command()
+    assert isinstance(named, SaveWeights)
+    assert str(named.path) == f"tinker://{run}/sampler_weights/000003"
+    unnamed = bodies.SaveSamplerBody.model_validate({**place, "sampling_session_seq_id": 7})
+    assert unnamed.command() == SaveForSampling(model_id=run, seq_id=3, sampling_session_seq_id=7)
+    loaded = bodies.LoadWeightsBody.model_validate(
+        {**place, "path": f"tinker://{run}/weights/one", "optimizer": True}
+    ).command()
+    assert isinstance(loaded, LoadWeights)
+    assert loaded.path == saved.path
+
+
+def _dimuon() -> None:
     params = sdk.DimuonParams(learning_rate=1.0)
     request = sdk.OptimStepRequest(optim_params=params, model_id="m", seq_id=1)
-    messages.OptimStepBody.model_validate(_json(request)).to_adam()
+    bodies.OptimStepBody.model_validate(_json(request)).command()
 
 
-def _tensor(**fields):
+def _tensor(**fields: Any) -> None:
     message = pb.ForwardBackwardRequest(model_id="m", seq_id=1, loss_fn="ppo")
     datum = message.data.add()
     datum.model_input.add().encoded_text.tokens = np.arange(3, dtype=np.int32).tobytes()
     datum.loss_fn_inputs["x"].CopyFrom(pb.Tensor(**fields))
-    wire.decode_forward_backward(message)
+    protobuf.decode_forward_backward(message)
 
 
-def _image():
+def _image() -> None:
     message = pb.ForwardBackwardRequest(model_id="m", seq_id=1)
     message.data.add().model_input.add().image.data = b"png"
-    wire.decode_forward_backward(message)
+    protobuf.decode_forward_backward(message)
 
 
-def _text_in_config():
+def _text_in_config() -> None:
     message = pb.ForwardBackwardRequest(model_id="m", seq_id=1)
     message.data.add().model_input.add().encoded_text.tokens = b"\0\0\0\0"
     message.loss_fn_config_v2["kl"].text = "low"
-    wire.decode_forward_backward(message)
+    protobuf.decode_forward_backward(message)
 
 
 _WIDE = {"values": b"", "crow_indices": b"\0" * 16, "col_indices": b""}
 
-MALFORMED = {
-    "not protobuf": lambda: wire.parse_forward_backward(b"\xff\xff\xff"),
-    "no data": lambda: wire.decode_forward_backward(pb.ForwardBackwardRequest()),
+MALFORMED: dict[str, Callable[[], object]] = {
+    "not protobuf": lambda: protobuf.parse_forward_backward(b"\xff\xff\xff"),
+    "no data": lambda: protobuf.decode_forward_backward(pb.ForwardBackwardRequest()),
     "an image": _image,
     "a text in the loss config": _text_in_config,
     "an unknown dtype": lambda: _tensor(dense=b"\0\0", dtype=pb.DTYPE_BFLOAT16),
@@ -286,33 +321,33 @@ MALFORMED = {
         dtype=pb.DTYPE_INT64,
         shape=[1, 2],
     ),
-    "not zstd": lambda: wire.decompress(b"hello", max_bytes=10),
+    "not zstd": lambda: protobuf.decompress(b"hello", max_bytes=10),
     "another optimizer": _dimuon,
-    "an empty prompt": lambda: wire.concatenate_tokens([[]]),
-    "a token beyond int64": lambda: wire.concatenate_tokens([[2**64]]),
+    "an empty prompt": lambda: protobuf.concatenate_tokens([[]]),
+    "a token beyond int64": lambda: protobuf.concatenate_tokens([[2**64]]),
 }
 
 
 @pytest.mark.parametrize("what", MALFORMED)
-def test_malformed_requests_are_refused(what):
+def test_malformed_requests_are_refused(what: str) -> None:
     with pytest.raises(InvalidRequestError):
         MALFORMED[what]()
 
 
-def test_a_zstd_bomb_is_refused_without_holding_it():
+def test_a_zstd_bomb_is_refused_without_holding_it() -> None:
     bomb = zstandard.ZstdCompressor().compress(bytes(1 << 28))
     assert len(bomb) < 1 << 16
     with pytest.raises(RequestTooLargeError):
-        wire.decompress(bomb, max_bytes=1 << 20)
+        protobuf.decompress(bomb, max_bytes=1 << 20)
 
 
 @pytest.mark.parametrize("version", ["0.3.0", "0.37.9", "0.39.0", "1.0.0", "", "new"])
-def test_other_versions_of_the_sdk_are_told_the_range(version):
+def test_other_versions_of_the_sdk_are_told_the_range(version: str) -> None:
     with pytest.raises(IncompatibleClientError, match=r">=0\.38,<0\.39"):
-        wire.check_sdk_version(version)
+        check_sdk_version(version)
 
 
-def test_the_installed_sdk_is_in_the_range():
+def test_the_installed_sdk_is_in_the_range() -> None:
     from tinker import __version__
 
-    wire.check_sdk_version(__version__)
+    check_sdk_version(__version__)

@@ -26,9 +26,7 @@ from art.errors import InvalidRequestError
 from art.executors.types import IntArray, LoraConfig, SampleRequest, SamplingParams
 from art.formats.adam import AdamParams
 from art.formats.checkpoint_paths import CheckpointPath
-
-LORA_ALPHA = 32.0
-"""The wire carries no alpha; the published recipe of the Tinker service uses 32 at every rank."""
+from art.formats.lora import LORA_ALPHA
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 UserMetadata = dict[str, object] | None

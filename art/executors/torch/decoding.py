@@ -1,6 +1,7 @@
 """Rows of tokens that grow by one a step, on a cache of keys and values.
 
-Shapes: B rows, P tokens of a prompt, C columns of the cache, H heads, D hidden size.
+Shapes: B rows, U distinct prompts, P tokens of a prompt, N tokens of a packed row, C columns of
+the cache, H heads of keys, E size of a head, D hidden size.
 """
 
 from collections.abc import Collection, Sequence
@@ -10,6 +11,7 @@ import torch
 from transformers.cache_utils import DynamicCache, DynamicLayer
 
 from art.executors.torch.language_model import LanguageModel
+from art.executors.torch.turns import Turn
 from art.executors.types import IntArray
 
 # A cache that is full grows by at least so many columns, and by half.
@@ -17,18 +19,21 @@ _LEAST_GROWTH = 64
 
 
 class Decoder(Protocol):
-    """What samples step by step.
+    """The cache of a batch, and the step that extends it.
+
+    To make one computes the prompts, and takes a turn for each pass. :meth:`step` is one pass, for
+    which the caller holds the turn.
 
     Attributes:
-        last_hidden: ``[B, D]``, the hidden state that predicts each row's next token.
+        last_hidden_BD: The hidden state that predicts each row's next token.
         prompt_hidden: ``[P, D]`` of the prompts that were asked for, by index.
     """
 
-    last_hidden: torch.Tensor
+    last_hidden_BD: torch.Tensor
     prompt_hidden: dict[int, torch.Tensor]
 
-    def step(self, tokens: torch.Tensor) -> None:
-        """Append one token to every row, int64 ``[B]``, and compute ``last_hidden`` anew."""
+    def step(self, tokens_B: torch.Tensor) -> None:
+        """Append one token, int64, to every row, and compute ``last_hidden_BD`` anew."""
         ...
 
     def keep(self, rows: torch.Tensor) -> None:
@@ -44,6 +49,7 @@ class SharedPrefixDecoder:
 
     Args:
         language_model: A model that takes tree masks.
+        turn: Holds the model with the adapter active.
         prompts: Distinct prompts, int64 ``[P]`` each.
         prompt_of_row: For each row, the index of its prompt.
         keep_hidden: Prompts whose hidden states are wanted.
@@ -52,66 +58,85 @@ class SharedPrefixDecoder:
     def __init__(
         self,
         language_model: LanguageModel,
+        turn: Turn,
         prompts: Sequence[IntArray],
         prompt_of_row: Sequence[int],
         keep_hidden: Collection[int],
     ) -> None:
         self._language_model = language_model
         device = language_model.device
-        row_prompts = torch.tensor(prompt_of_row, device=device)
-        lengths = torch.tensor([len(prompt) for prompt in prompts], device=device)
-        self._positions = lengths[row_prompts]
+        prompt_of_row_B = torch.tensor(prompt_of_row, device=device)
+        lengths_U = torch.tensor([len(prompt) for prompt in prompts], device=device)
+        # The position of the next token of each row.
+        self._positions_B = lengths_U[prompt_of_row_B]
         width = max(len(prompt) for prompt in prompts)
-        columns = torch.arange(width, device=device)
-        self._seen = columns[None] < self._positions[:, None]
+        columns_C = torch.arange(width, device=device)
+        self._seen_BC = columns_C[None] < self._positions_B[:, None]
         self.prompt_hidden: dict[int, torch.Tensor] = {}
-        self._cache, last = self._prefill(prompts, row_prompts, width, keep_hidden)
-        self.last_hidden = last[row_prompts]
-
-    def step(self, tokens: torch.Tensor) -> None:
-        """Append one token to every row and compute ``last_hidden`` anew."""
-        self._seen = torch.cat([self._seen, torch.ones_like(self._seen[:, :1])], dim=1)
-        hidden = self._language_model.decode(
-            tokens[:, None], self._positions[:, None], self._seen[:, None, None], self._cache
+        self._cache, last_hidden_UD = self._prefill(
+            turn, prompts, prompt_of_row_B, width, keep_hidden
         )
-        self._positions = self._positions + 1
-        self.last_hidden = hidden[:, -1]
+        self.last_hidden_BD = last_hidden_UD[prompt_of_row_B]
+
+    def step(self, tokens_B: torch.Tensor) -> None:
+        """Append one token to every row and compute ``last_hidden_BD`` anew."""
+        # The new token's column is the last for every row, wherever its prompt ended.
+        self._seen_BC = torch.cat([self._seen_BC, torch.ones_like(self._seen_BC[:, :1])], dim=1)
+        hidden_B1D = self._language_model.decode(
+            tokens_B[:, None],
+            self._positions_B[:, None],
+            self._seen_BC[:, None, None],
+            self._cache,
+        )
+        self._positions_B = self._positions_B + 1
+        self.last_hidden_BD = hidden_B1D[:, -1]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drop every row but these."""
-        self._seen, self._positions = self._seen[rows], self._positions[rows]
-        self.last_hidden = self.last_hidden[rows]
+        self._seen_BC, self._positions_B = self._seen_BC[rows], self._positions_B[rows]
+        self.last_hidden_BD = self.last_hidden_BD[rows]
         self._cache.batch_select_indices(rows)
 
     def _prefill(
         self,
+        turn: Turn,
         prompts: Sequence[IntArray],
-        row_prompts: torch.Tensor,
+        prompt_of_row_B: torch.Tensor,
         width: int,
         keep_hidden: Collection[int],
     ) -> tuple[Any, torch.Tensor]:
-        last: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
+        """Compute the prompts, and copy each one's keys and values to every row that has it.
+
+        Returns:
+            A cache of all rows, ``[B, H, C, E]`` a layer with ``C`` the longest prompt, and the
+            last hidden state of each prompt, ``[U, D]``.
+        """
+        last_hidden: list[torch.Tensor] = [torch.empty(0)] * len(prompts)
         layers: list[_GrowingLayer] = []
         for step in self._language_model.passes(list(prompts)):
+            # 1. One pass over packed rows, each a tree of prompts; it fills a cache of its own.
             computed = DynamicCache()
-            hidden = self._language_model.hidden_states(step, computed)
+            with turn():
+                hidden_BN_D = self._language_model.hidden_states(step, computed)
             row_length = step.input_ids.shape[1]
             if not layers:
-                layers = [
-                    _GrowingLayer(layer, len(row_prompts), width) for layer in computed.layers
-                ]
+                # 2. Room for all rows, once the layers' shapes are known.
+                rows = len(prompt_of_row_B)
+                layers = [_GrowingLayer(layer, rows, width) for layer in computed.layers]
             for index, path in step.paths:
-                nodes = torch.from_numpy(path).to(hidden.device)
-                last[index] = hidden[nodes[-1]]
+                # 3. A prompt is a path in its tree: its nodes, in order, are the columns of every
+                # row that continues it.
+                nodes_P = torch.from_numpy(path).to(hidden_BN_D.device)
+                last_hidden[index] = hidden_BN_D[nodes_P[-1]]
                 if index in keep_hidden:
-                    self.prompt_hidden[index] = hidden[nodes]
-                rows = (row_prompts == index).nonzero().squeeze(1)
+                    self.prompt_hidden[index] = hidden_BN_D[nodes_P]
+                rows_of_prompt = (prompt_of_row_B == index).nonzero().squeeze(1)
                 packed_row = int(path[0]) // row_length
                 for grown, layer in zip(layers, computed.layers, strict=True):
-                    grown.fill(rows, layer, packed_row, nodes % row_length)
+                    grown.fill(rows_of_prompt, layer, packed_row, nodes_P % row_length)
         cache: Any = DynamicCache()
         cache.layers = layers
-        return cache, torch.stack(last)
+        return cache, torch.stack(last_hidden)
 
 
 class EqualLengthDecoder:
@@ -119,6 +144,7 @@ class EqualLengthDecoder:
 
     Args:
         language_model: Any model.
+        turn: Holds the model with the adapter active.
         prompts: Distinct prompts of one length, int64 ``[P]`` each.
         prompt_of_row: For each row, the index of its prompt.
         keep_hidden: Prompts whose hidden states are wanted.
@@ -127,40 +153,43 @@ class EqualLengthDecoder:
     def __init__(
         self,
         language_model: LanguageModel,
+        turn: Turn,
         prompts: Sequence[IntArray],
         prompt_of_row: Sequence[int],
         keep_hidden: Collection[int],
     ) -> None:
         self._language_model = language_model
         device = language_model.device
-        ids = torch.stack([torch.from_numpy(prompts[i]) for i in prompt_of_row]).to(device)
-        self._length = ids.shape[1]
-        self._rows = torch.arange(len(ids), device=device)
-        self._tokens = ids[:, -1]
+        ids_BP = torch.stack([torch.tensor(prompts[i]) for i in prompt_of_row]).to(device)
+        self._length = ids_BP.shape[1]
+        # Which rows of the cache are left. Not every cache can lose rows, so all are computed.
+        self._rows = torch.arange(len(ids_BP), device=device)
+        self._tokens = ids_BP[:, -1]
         self._cache: Any = DynamicCache(config=language_model.config)
-        hidden = language_model.decode(ids, None, None, self._cache)
-        self.last_hidden = hidden[:, -1]
-        self.prompt_hidden = {i: hidden[list(prompt_of_row).index(i)] for i in keep_hidden}
+        with turn():
+            hidden_BPD = language_model.decode(ids_BP, None, None, self._cache)
+        self.last_hidden_BD = hidden_BPD[:, -1]
+        self.prompt_hidden = {i: hidden_BPD[list(prompt_of_row).index(i)] for i in keep_hidden}
 
-    def step(self, tokens: torch.Tensor) -> None:
-        """Append one token to every row and compute ``last_hidden`` anew."""
-        # Rows that were dropped repeat their last token: not every cache can lose rows.
-        self._tokens = self._tokens.index_put((self._rows,), tokens)
+    def step(self, tokens_B: torch.Tensor) -> None:
+        """Append one token to every row and compute ``last_hidden_BD`` anew."""
+        # Rows that were dropped repeat their last token.
+        self._tokens = self._tokens.index_put((self._rows,), tokens_B)
         positions = torch.full_like(self._tokens, self._length)[:, None]
         hidden = self._language_model.decode(self._tokens[:, None], positions, None, self._cache)
         self._length += 1
-        self.last_hidden = hidden[self._rows, -1]
+        self.last_hidden_BD = hidden[self._rows, -1]
 
     def keep(self, rows: torch.Tensor) -> None:
         """Drop every row but these."""
-        self._rows, self.last_hidden = self._rows[rows], self.last_hidden[rows]
+        self._rows, self.last_hidden_BD = self._rows[rows], self.last_hidden_BD[rows]
 
 
-class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
+class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
     """A cache layer with room to spare, so that a step does not copy the whole of it.
 
     Args:
-        like: A filled layer ``[.., H, .., head]``, for shapes and types.
+        like: A filled layer, ``[.., H, .., E]``, for shapes and types.
         rows: How many rows.
         columns: How many columns count as filled.
     """
@@ -174,35 +203,36 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]
             shape = (rows, tensor.shape[1], columns + _LEAST_GROWTH, tensor.shape[3])
             return tensor.new_zeros(shape)
 
-        self._key_buffer, self._value_buffer = empty(like.keys), empty(like.values)
+        self._keys_BHCE, self._values_BHCE = empty(like.keys), empty(like.values)
         self._expose()
 
-    def fill(self, rows: torch.Tensor, source: Any, source_row: int, nodes: torch.Tensor) -> None:
-        """Copy the columns ``nodes`` of one row of ``source`` to the start of ``rows``."""
-        self._key_buffer[rows, :, : len(nodes)] = source.keys[source_row][:, nodes]
-        self._value_buffer[rows, :, : len(nodes)] = source.values[source_row][:, nodes]
+    def fill(self, rows: torch.Tensor, source: Any, source_row: int, nodes_P: torch.Tensor) -> None:
+        """Copy the columns ``nodes_P`` of one row of ``source`` to the start of ``rows``."""
+        self._keys_BHCE[rows, :, : len(nodes_P)] = source.keys[source_row][:, nodes_P]
+        self._values_BHCE[rows, :, : len(nodes_P)] = source.values[source_row][:, nodes_P]
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
         start, self._columns = self._columns, self._columns + key_states.shape[2]
-        missing = self._columns - self._key_buffer.shape[2]
+        missing = self._columns - self._keys_BHCE.shape[2]
         if missing > 0:
-            more = max(missing, _LEAST_GROWTH, self._key_buffer.shape[2] // 2)
+            more = max(missing, _LEAST_GROWTH, self._keys_BHCE.shape[2] // 2)
             pad = (0, 0, 0, more)
-            self._key_buffer = torch.nn.functional.pad(self._key_buffer, pad)
-            self._value_buffer = torch.nn.functional.pad(self._value_buffer, pad)
-        self._key_buffer[:, :, start : self._columns] = key_states
-        self._value_buffer[:, :, start : self._columns] = value_states
+            self._keys_BHCE = torch.nn.functional.pad(self._keys_BHCE, pad)
+            self._values_BHCE = torch.nn.functional.pad(self._values_BHCE, pad)
+        self._keys_BHCE[:, :, start : self._columns] = key_states
+        self._values_BHCE[:, :, start : self._columns] = value_states
         return self._expose()
 
     def batch_select_indices(self, indices: torch.Tensor) -> None:
-        self._key_buffer = self._key_buffer[indices]
-        self._value_buffer = self._value_buffer[indices]
+        self._keys_BHCE = self._keys_BHCE[indices]
+        self._values_BHCE = self._values_BHCE[indices]
         self._expose()
 
     def _expose(self) -> tuple[torch.Tensor, torch.Tensor]:
-        keys = self._key_buffer[:, :, : self._columns]
-        values = self._value_buffer[:, :, : self._columns]
+        # What transformers reads: the filled columns, without a copy.
+        keys = self._keys_BHCE[:, :, : self._columns]
+        values = self._values_BHCE[:, :, : self._columns]
         self.keys, self.values = keys, values
         return keys, values

@@ -2,26 +2,27 @@
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-
-import torch
 
 from art.errors import ConfigurationError, InvalidRequestError, NotFoundError
 from art.executors.base_models import resolve_base_model
 from art.executors.registry import ExecutorOptions, Progress
-from art.executors.torch.adapters import Adapters, read_lora_config
+from art.executors.torch.adapters import Adapters
 from art.executors.torch.language_model import LanguageModel
-from art.executors.torch.sampling import Sampling
-from art.executors.torch.training import AdamW, forward_backward
+from art.executors.torch.optimizer import AdamW
+from art.executors.torch.sampling import BatchSampler
+from art.executors.torch.training import forward_backward
 from art.executors.types import (
     BaseModelInfo,
     Datum,
+    EndedRequest,
     ForwardBackwardResult,
     LoraConfig,
     LossFunction,
     SampleRequest,
-    SampleResult,
 )
 from art.formats.adam import AdamParams
 
@@ -30,14 +31,21 @@ logger = logging.getLogger(__name__)
 _OPTIMIZER_FILE = "optimizer.safetensors"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Model:
-    lora: LoraConfig
+    """A model that is trained: its adapter's name and its optimizer."""
+
+    adapter: str
     optimizer: AdamW
 
 
 class TorchExecutor:
     """Trains and samples on one device. Implements :class:`art.executors.protocol.Executor`.
+
+    Its two lanes share one base model, whose modules hold the active adapter. So each pass takes
+    a turn, in the order of asking: for training, forward and backward of a packed pass; for
+    sampling, the prompts of a batch or one token of it. Adding and removing an adapter takes one
+    too. A lane so waits for one pass of the other, and never do two compute at once.
 
     Args:
         folder: The base model: config, safetensors and tokenizer (``resolve_base_model`` finds
@@ -80,10 +88,11 @@ class TorchExecutor:
             max_context_length=self._language_model.max_context_length,
             eos_token_ids=self._language_model.eos_token_ids,
         )
-        self._sampling = Sampling(self._language_model, max_cached_tokens)
         self._adapters = Adapters(self._language_model, self._info.name)
+        self._sampler = BatchSampler(self._language_model, self._sampling_turn, max_cached_tokens)
+        # Of the training lane only; what is loaded to sample from is of the sampling lane only.
         self._models: dict[str, _Model] = {}
-        self._samplers: set[str] = set()
+        self._loaded: set[str] = set()
         logger.info(
             "%s (%s) on %s in %s",
             self._info.name,
@@ -101,13 +110,16 @@ class TorchExecutor:
         """Add a trainable adapter; B is zero, so the model answers as the base does.
 
         Raises:
-            InvalidRequestError: The id is taken, or the adapter cannot be made.
+            InvalidRequestError: The id is taken, or the adapter cannot be made: its rank or alpha
+                cannot be used, nothing is left to train, or the base model has experts that
+                cannot be adapted.
         """
         if model_id in self._models:
             raise InvalidRequestError(f"there is a model {model_id!r} already")
-        self._adapters.add(_model(model_id), lora)
-        optimizer = AdamW(self._adapters.parameters(_model(model_id)))
-        self._models[model_id] = _Model(lora, optimizer)
+        adapter = f"model {model_id}"
+        self._adapters.add(adapter, lora, trainable=True)
+        optimizer = AdamW(self._adapters.parameters(adapter))
+        self._models[model_id] = _Model(adapter=adapter, optimizer=optimizer)
 
     def unload_model(self, model_id: str) -> None:
         """Forget an adapter, its gradients and its optimizer state.
@@ -115,9 +127,8 @@ class TorchExecutor:
         Raises:
             NotFoundError: There is no such model.
         """
-        self._find(model_id)
+        self._adapters.remove(self._find(model_id).adapter)
         del self._models[model_id]
-        self._adapters.remove(_model(model_id))
 
     def forward_backward(
         self, model_id: str, data: Sequence[Datum], loss: LossFunction, *, backward: bool
@@ -127,16 +138,20 @@ class TorchExecutor:
         The gradients change only when all of the data has been computed.
 
         Raises:
+            NotFoundError: There is no such model.
             InvalidRequestError: The loss or its configuration is unknown.
             ContextLengthError: A datum is longer than the context.
             TrainingDataError: A datum cannot be used.
         """
         model = self._find(model_id)
-        parameters = self._adapters.parameters(_model(model_id))
-        with self._adapters.active(_model(model_id), trainable=backward):
-            result, gradient = forward_backward(
-                self._language_model, parameters, data, loss, backward=backward
-            )
+        result, gradient = forward_backward(
+            self._language_model,
+            partial(self._adapters.turn, model.adapter),
+            self._adapters.parameters(model.adapter),
+            data,
+            loss,
+            backward=backward,
+        )
         if gradient is not None:
             model.optimizer.accumulate(gradient)
         return result
@@ -148,7 +163,7 @@ class TorchExecutor:
             ``grad_norm:mean``, the global norm of the gradient before clipping.
 
         Raises:
-            InvalidRequestError: A number cannot be used.
+            NotFoundError: There is no such model.
             TrainingDataError: There are no gradients.
             EngineError: The gradients are not finite.
         """
@@ -162,7 +177,7 @@ class TorchExecutor:
             NotFoundError: There is no such model.
         """
         model = self._find(model_id)
-        self._adapters.save(_model(model_id), folder)
+        self._adapters.save(model.adapter, folder)
         if optimizer:
             model.optimizer.save(folder / _OPTIMIZER_FILE)
 
@@ -176,72 +191,78 @@ class TorchExecutor:
             NotFoundError: There is no such model.
         """
         model = self._find(model_id)
-        weights = self._adapters.read(_model(model_id), folder)
+        weights = self._adapters.read(model.adapter, folder)
         if optimizer:
             model.optimizer.load(folder / _OPTIMIZER_FILE)
         else:
             model.optimizer.reset()
-        self._adapters.write(_model(model_id), weights)
+        self._adapters.write(model.adapter, weights)
 
     def lora_config_of(self, folder: Path) -> LoraConfig:
-        """The adapter configuration of a folder that ``save_weights`` wrote.
+        """Read the adapter configuration of a folder that :meth:`save_weights` wrote.
 
         Raises:
-            CheckpointError: The folder cannot be read.
+            CheckpointError: The folder cannot be read, or is of another base model.
         """
-        return read_lora_config(folder)
+        return self._adapters.read_config(folder)
 
-    def load_sampler(self, sampler_id: str, folder: Path) -> None:
+    def load_adapter(self, adapter_id: str, folder: Path) -> None:
         """Make a folder's adapter available to sample from. Its weights do not change later.
 
         Raises:
             CheckpointError: The folder cannot be read, or is of another base model.
             InvalidRequestError: The id is taken.
         """
-        if sampler_id in self._samplers:
-            raise InvalidRequestError(f"there is a sampler {sampler_id!r} already")
-        self._adapters.add_from(_sampler(sampler_id), folder)
-        self._samplers.add(sampler_id)
+        if adapter_id in self._loaded:
+            raise InvalidRequestError(f"there is an adapter {adapter_id!r} already")
+        self._adapters.add_from(_sampled(adapter_id), folder)
+        self._loaded.add(adapter_id)
 
-    def unload_sampler(self, sampler_id: str) -> None:
-        """Forget a sampler's weights.
-
-        Raises:
-            NotFoundError: There is no such sampler.
-        """
-        self._find_sampler(sampler_id)
-        self._samplers.discard(sampler_id)
-        self._adapters.remove(_sampler(sampler_id))
-
-    def sample(self, requests: Sequence[SampleRequest]) -> list[SampleResult]:
-        """Answer all requests, those of one sampler together, in the order given.
+    def unload_adapter(self, adapter_id: str) -> None:
+        """Forget an adapter. No request that uses it is unfinished.
 
         Raises:
-            InvalidRequestError: A parameter of a request cannot be used.
-            ContextLengthError: A prompt leaves no room in the context.
+            NotFoundError: There is no such adapter.
         """
-        by_sampler: dict[str | None, list[int]] = {}
-        for index, request in enumerate(requests):
-            if request.sampler_id is not None:
-                self._find_sampler(request.sampler_id)
-            self._sampling.check(request)
-            by_sampler.setdefault(request.sampler_id, []).append(index)
-        results: dict[int, SampleResult] = {}
-        for sampler_id, indices in by_sampler.items():
-            adapter = None if sampler_id is None else _sampler(sampler_id)
-            with self._adapters.active(adapter, trainable=False), torch.no_grad():
-                answers = self._sampling.sample([requests[index] for index in indices])
-            results.update(zip(indices, answers, strict=True))
-        return [results[index] for index in range(len(requests))]
+        self._check_loaded(adapter_id)
+        self._adapters.remove(_sampled(adapter_id))
+        self._loaded.discard(adapter_id)
+
+    def submit(self, request_id: str, request: SampleRequest) -> None:
+        """Take a request on. Nothing is computed before the next :meth:`step`.
+
+        Raises:
+            NotFoundError: Its adapter is not loaded.
+            InvalidRequestError: A parameter cannot be used, or the id is taken.
+            ContextLengthError: The prompt leaves no room in the context.
+        """
+        if request.adapter_id is not None:
+            self._check_loaded(request.adapter_id)
+        self._sampler.submit(request_id, request)
+
+    def cancel(self, request_id: str) -> None:
+        """Drop a request, running or not; it costs nothing from the next :meth:`step` on."""
+        self._sampler.cancel(request_id)
+
+    def step(self) -> list[EndedRequest]:
+        """Advance the running requests by one token each, and hand over those that ended.
+
+        A request that cannot go on, or whose pass of the model failed, ends with the exception:
+        an :class:`~art.errors.EngineError` where a pass failed.
+        """
+        return self._sampler.step()
+
+    def _sampling_turn(self, adapter_id: str | None) -> AbstractContextManager[None]:
+        return self._adapters.turn(None if adapter_id is None else _sampled(adapter_id))
 
     def _find(self, model_id: str) -> _Model:
         if model_id not in self._models:
             raise NotFoundError(f"there is no model {model_id!r}; was it unloaded?")
         return self._models[model_id]
 
-    def _find_sampler(self, sampler_id: str) -> None:
-        if sampler_id not in self._samplers:
-            raise NotFoundError(f"there is no sampler {sampler_id!r}; was it unloaded?")
+    def _check_loaded(self, adapter_id: str) -> None:
+        if adapter_id not in self._loaded:
+            raise NotFoundError(f"there is no adapter {adapter_id!r}; was it unloaded?")
 
 
 def load(options: ExecutorOptions, progress: Progress) -> TorchExecutor:
@@ -265,9 +286,6 @@ def load(options: ExecutorOptions, progress: Progress) -> TorchExecutor:
     return executor
 
 
-def _model(model_id: str) -> str:
-    return f"model {model_id}"
-
-
-def _sampler(sampler_id: str) -> str:
-    return f"sampler {sampler_id}"
+def _sampled(adapter_id: str) -> str:
+    # Beside the adapters of models, whose ids may be the same.
+    return f"sampled {adapter_id}"

@@ -45,6 +45,7 @@ class LanguageModel:
     ) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
+        self.folder = folder
         self.device = _device(device)
         self.dtype = _dtype(dtype, self.device)
         try:

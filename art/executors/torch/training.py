@@ -1,38 +1,27 @@
-"""One adapter's training: loss and gradients over packed passes, and AdamW.
+"""One adapter's loss and gradients, computed in packed passes.
 
-Shapes: T tokens of a datum, K targets a position, L targets of a pass, D hidden size.
+Shapes: B rows of a pass, N tokens of a row, T tokens of a datum, K targets a position, L targets
+of a pass, A targets that can have a loss, M tokens that predict one of them, D hidden size.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from art.errors import (
-    CheckpointError,
-    ContextLengthError,
-    EngineError,
-    TrainingDataError,
-)
+from art.errors import ContextLengthError, TrainingDataError
 from art.executors.losses import Loss
 from art.executors.packing import Pass
-from art.executors.torch.adapters import read_tensors
+from art.executors.torch.adapters import Parameters
 from art.executors.torch.language_model import LanguageModel
-from art.executors.types import (
-    Datum,
-    FloatArray,
-    ForwardBackwardResult,
-    LossFunction,
-)
-from art.formats.adam import AdamParams
-
-Parameters = dict[str, torch.nn.Parameter]
+from art.executors.torch.turns import Turn
+from art.executors.types import Datum, FloatArray, ForwardBackwardResult, LossFunction
 
 
 def forward_backward(
     language_model: LanguageModel,
+    turn: Turn,
     parameters: Parameters,
     data: Sequence[Datum],
     loss_function: LossFunction,
@@ -42,7 +31,9 @@ def forward_backward(
     """Compute a loss and, with ``backward``, its gradient, in passes of bounded size.
 
     Args:
-        language_model: The base model, with the adapter active.
+        language_model: The base model.
+        turn: Holds the model with the adapter active; taken for each pass, forward and backward
+            together.
         parameters: What to differentiate by.
         data: Training sequences; none is changed.
         loss_function: Which loss, with which numbers.
@@ -67,15 +58,12 @@ def forward_backward(
         gradient = [torch.zeros_like(parameter) for parameter in parameters.values()]
     for step in language_model.passes([datum.tokens for datum in data]):
         targets = _Targets.of(step, data, loss, language_model.device)
-        with torch.set_grad_enabled(backward and bool(targets.active.any())):
+        differentiable = backward and bool(targets.active_L.any())
+        with turn(), torch.set_grad_enabled(differentiable):
             logprobs = _target_logprobs(language_model, step, targets)
             value = _loss_sum(logprobs, targets, loss)
-        if gradient is not None and value.requires_grad:
-            parts = torch.autograd.grad(
-                value, list(parameters.values()), allow_unused=True, materialize_grads=True
-            )
-            for whole, part in zip(gradient, parts, strict=True):
-                whole += part
+            if gradient is not None and value.requires_grad:
+                _add_gradient(gradient, value, parameters)
         total += float(value.detach())
         for (index, _), part in zip(step.paths, logprobs, strict=True):
             outputs[index] = part.detach().cpu().numpy()
@@ -85,21 +73,31 @@ def forward_backward(
     return result, gradient
 
 
+def _add_gradient(
+    gradient: list[torch.Tensor], value: torch.Tensor, parameters: Parameters
+) -> None:
+    parts = torch.autograd.grad(
+        value, list(parameters.values()), allow_unused=True, materialize_grads=True
+    )
+    for whole, part in zip(gradient, parts, strict=True):
+        whole += part
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Targets:
     """The targets of one pass, all datums of the pass one after the other.
 
     Attributes:
-        nodes: int64 ``[L]``, the token of the pass that predicts each target.
-        tokens: int64 ``[L]``, the targets.
-        active: bool ``[L]``, which of them can have a loss.
-        shapes: For each datum of the pass, the shape of its targets.
-        inputs: For each datum of the pass, its other loss inputs, shaped as its targets.
+        nodes_L: int64, the token of the pass, of all ``B * N``, that predicts each target.
+        tokens_L: int64, the targets.
+        active_L: bool, which of them can have a loss.
+        shapes: For each datum of the pass, the shape of its targets, ``[T]`` or ``[T, K]``.
+        inputs: For each datum of the pass, its other loss inputs, shaped as its targets, float32.
     """
 
-    nodes: torch.Tensor
-    tokens: torch.Tensor
-    active: torch.Tensor
+    nodes_L: torch.Tensor
+    tokens_L: torch.Tensor
+    active_L: torch.Tensor
     shapes: list[torch.Size]
     inputs: list[dict[str, torch.Tensor]]
 
@@ -107,23 +105,27 @@ class _Targets:
     def of(step: Pass, data: Sequence[Datum], loss: Loss, device: torch.device) -> "_Targets":
         nodes, tokens, active, shapes, inputs = [], [], [], [], []
         for index, path in step.paths:
+            # One copy, straight to the device: the wire's arrays are read-only views.
             arrays = {
-                name: torch.as_tensor(np.ascontiguousarray(array), device=device)
+                name: torch.tensor(array, device=device, dtype=torch.float32)
                 for name, array in data[index].loss_inputs.items()
+                if name != "target_tokens"
             }
-            target = arrays.pop("target_tokens").long()
-            path_of_targets = torch.from_numpy(path).to(device)
+            target = torch.tensor(
+                data[index].loss_inputs["target_tokens"], device=device, dtype=torch.int64
+            )
+            nodes_of_target = torch.tensor(path, device=device)
             if target.dim() == 2:
-                path_of_targets = path_of_targets[:, None].expand_as(target)
-            nodes.append(path_of_targets.reshape(-1))
+                nodes_of_target = nodes_of_target[:, None].expand_as(target)
+            nodes.append(nodes_of_target.reshape(-1))
             tokens.append(target.reshape(-1))
             active.append(loss.active(arrays, target).reshape(-1))
             shapes.append(target.shape)
-            inputs.append({name: array.float() for name, array in arrays.items()})
+            inputs.append(arrays)
         return _Targets(
-            nodes=torch.cat(nodes),
-            tokens=torch.cat(tokens),
-            active=torch.cat(active),
+            nodes_L=torch.cat(nodes),
+            tokens_L=torch.cat(tokens),
+            active_L=torch.cat(active),
             shapes=shapes,
             inputs=inputs,
         )
@@ -132,25 +134,30 @@ class _Targets:
 def _target_logprobs(
     language_model: LanguageModel, step: Pass, targets: _Targets
 ) -> list[torch.Tensor]:
-    """Logprobs of the targets, by datum of the pass.
+    """Compute the logprobs of the targets, ``[T]`` or ``[T, K]`` for each datum of the pass.
 
     Targets without a loss are reported too, but need no backward pass through the output layer,
     the widest of the model.
     """
-    hidden = language_model.hidden_states(step)
-    logprobs = torch.empty(len(targets.nodes), device=hidden.device)
-    for chosen, with_grad in ((targets.active, True), (~targets.active, False)):
-        index = chosen.nonzero().squeeze(1)
-        if not len(index):
+    hidden_BN_D = language_model.hidden_states(step)
+    logprobs_L = torch.empty(len(targets.nodes_L), device=hidden_BN_D.device)
+    for chosen_L, with_grad in ((targets.active_L, True), (~targets.active_L, False)):
+        index_A = chosen_L.nonzero().squeeze(1)
+        if not len(index_A):
             continue
-        index = index[targets.nodes[index].argsort(stable=True)]
-        nodes, rows = torch.unique_consecutive(targets.nodes[index], return_inverse=True)
+        # Sort the targets by the token that predicts them: logits are then computed once a token,
+        # however many sequences of the tree, or targets of a position, it predicts.
+        index_A = index_A[targets.nodes_L[index_A].argsort(stable=True)]
+        nodes_M, rows_A = torch.unique_consecutive(targets.nodes_L[index_A], return_inverse=True)
         with torch.set_grad_enabled(with_grad and torch.is_grad_enabled()):
-            values = language_model.token_logprobs(hidden[nodes], rows, targets.tokens[index])
-        logprobs = logprobs.index_put((index,), values)
+            values_A = language_model.token_logprobs(
+                hidden_BN_D[nodes_M], rows_A, targets.tokens_L[index_A]
+            )
+        logprobs_L = logprobs_L.index_put((index_A,), values_A)
     sizes = [shape.numel() for shape in targets.shapes]
     return [
-        part.view(shape) for part, shape in zip(logprobs.split(sizes), targets.shapes, strict=True)
+        part.view(shape)
+        for part, shape in zip(logprobs_L.split(sizes), targets.shapes, strict=True)
     ]
 
 
@@ -174,14 +181,7 @@ def _check_datum(
             f"{what} has {length} tokens; the model's context is "
             f"{language_model.max_context_length}. Shorten or drop the trajectory."
         )
-    allowed = loss.spec.inputs
-    missing = sorted({"target_tokens", *loss.spec.required} - datum.loss_inputs.keys())
-    unknown = sorted(datum.loss_inputs.keys() - allowed)
-    if missing or unknown:
-        raise TrainingDataError(
-            f"{what} {'lacks' if missing else 'has an unknown'} loss input "
-            f"{(missing or unknown)[0]!r}; {loss_name} takes {', '.join(sorted(allowed))}"
-        )
+    _check_names(loss, loss_name, datum, what)
     targets = datum.loss_inputs["target_tokens"]
     if targets.shape[:1] != (length,) or targets.ndim > (2 if loss.spec.takes_many_targets else 1):
         raise TrainingDataError(
@@ -202,116 +202,12 @@ def _check_datum(
             raise TrainingDataError(f"{what}: {name} has a number that is NaN or infinite")
 
 
-class AdamW:
-    """AdamW of one adapter, with gradients that add up between steps.
-
-    Loshchilov and Hutter 2019 (arXiv:1711.05101), as ``torch.optim.AdamW`` computes it.
-
-    Args:
-        parameters: What to train, by the keys under which state is saved.
-    """
-
-    def __init__(self, parameters: Parameters) -> None:
-        self._parameters = parameters
-        self._optimizer = torch.optim.AdamW(list(parameters.values()))
-        self._has_gradients = False
-
-    def accumulate(self, gradient: Sequence[torch.Tensor]) -> None:
-        """Add to the gradients, in the order of the parameters."""
-        for parameter, part in zip(self._parameters.values(), gradient, strict=True):
-            parameter.grad = part if parameter.grad is None else parameter.grad + part
-        self._has_gradients = True
-
-    def step(self, params: AdamParams) -> dict[str, float]:
-        """Take a step, then clear the gradients.
-
-        Returns:
-            ``grad_norm:mean``, the global norm before clipping.
-
-        Raises:
-            TrainingDataError: There are no gradients to step with.
-            EngineError: The gradient is not finite. The weights have not changed, and the
-                gradients are cleared.
-        """
-        if not self._has_gradients:
-            raise TrainingDataError(
-                "optim_step has no gradients: call forward_backward before every optim_step"
-            )
-        gradients = [p.grad for p in self._parameters.values() if p.grad is not None]
-        norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in gradients]))
-        if not bool(torch.isfinite(norm)):
-            self.clear()
-            raise EngineError(
-                f"the gradient's norm is {norm.item()}; the step was not taken and the gradients "
-                "were cleared. Look for extreme logprobs or advantages, or lower the learning rate."
-            )
-        if 0 < params.grad_clip_norm < norm.item():
-            for gradient in gradients:
-                gradient *= params.grad_clip_norm / norm
-        self._optimizer.param_groups[0].update(
-            lr=params.learning_rate,
-            betas=(params.beta1, params.beta2),
-            eps=params.eps,
-            weight_decay=params.weight_decay,
+def _check_names(loss: Loss, loss_name: str, datum: Datum, what: str) -> None:
+    allowed = loss.spec.inputs
+    missing = sorted({"target_tokens", *loss.spec.required} - datum.loss_inputs.keys())
+    unknown = sorted(datum.loss_inputs.keys() - allowed)
+    if missing or unknown:
+        raise TrainingDataError(
+            f"{what} {'lacks' if missing else 'has an unknown'} loss input "
+            f"{(missing or unknown)[0]!r}; {loss_name} takes {', '.join(sorted(allowed))}"
         )
-        self._optimizer.step()
-        self.clear()
-        return {"grad_norm:mean": norm.item()}
-
-    def clear(self) -> None:
-        """Forget the gradients."""
-        self._optimizer.zero_grad(set_to_none=True)
-        self._has_gradients = False
-
-    def save(self, file: Path) -> None:
-        """Write ``step`` and, by parameter, ``exp_avg`` and ``exp_avg_sq``, as safetensors.
-
-        Raises:
-            CheckpointError: It cannot be written.
-        """
-        from safetensors.torch import save_file
-
-        tensors = {"step": torch.zeros(())}
-        for key, parameter in self._parameters.items():
-            state = self._optimizer.state.get(parameter)
-            if state:
-                tensors["step"] = state["step"].detach().cpu()
-                for moment in ("exp_avg", "exp_avg_sq"):
-                    tensors[f"{moment}.{key}"] = state[moment].detach().cpu().contiguous()
-        try:
-            save_file(tensors, file)
-        except OSError as error:
-            raise CheckpointError(f"cannot write the optimizer to {file}: {error}") from error
-
-    def load(self, file: Path) -> None:
-        """Replace the optimizer's state by a file's, and forget the gradients.
-
-        Raises:
-            CheckpointError: The file is missing, damaged or of another adapter. Nothing changed.
-        """
-        tensors = read_tensors(file)
-        moments = ("exp_avg", "exp_avg_sq")
-        expected = {
-            f"{moment}.{key}": parameter.shape
-            for key, parameter in self._parameters.items()
-            for moment in moments
-        }
-        found = {key: tensor.shape for key, tensor in tensors.items() if key != "step"}
-        if "step" not in tensors or (found and found != expected):
-            raise CheckpointError(f"{file} is not the optimizer state of this adapter")
-        self.reset()
-        if not found:
-            return
-        for key, parameter in self._parameters.items():
-            self._optimizer.state[parameter] = {
-                "step": tensors["step"].clone(),
-                **{
-                    moment: tensors[f"{moment}.{key}"].to(parameter.device, copy=True)
-                    for moment in moments
-                },
-            }
-
-    def reset(self) -> None:
-        """Forget the state and the gradients."""
-        self._optimizer = torch.optim.AdamW(list(self._parameters.values()))
-        self.clear()

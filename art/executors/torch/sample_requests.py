@@ -1,0 +1,202 @@
+"""Sampling requests that have not ended, and the rows of a batch that answer them.
+
+Shapes: P tokens of a prompt, N sampled tokens, K most likely tokens, D hidden size.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from art.errors import ContextLengthError, InvalidRequestError
+from art.executors.torch.language_model import LanguageModel
+from art.executors.types import (
+    FloatArray,
+    IntArray,
+    SampledSequence,
+    SampleRequest,
+    SampleResult,
+    SamplingParams,
+    StopReason,
+)
+
+# Decoding may merge or drop characters at the start, so a stop string is looked for in a few
+# tokens more than it can have.
+_SPARE_STOP_TOKENS = 8
+
+
+class RunningRequest:
+    """A request from when it is submitted until it ends.
+
+    Args:
+        request_id: Its id.
+        request: What :func:`check_request` accepted.
+        max_context_length: The model's, in tokens.
+
+    Attributes:
+        samples: A row of a batch for each sample that is wanted.
+        outcome: The result, or the reason that there is none; ``None`` until then.
+        cancelled: Whether nobody waits for it.
+    """
+
+    def __init__(self, request_id: str, request: SampleRequest, max_context_length: int) -> None:
+        self.request_id = request_id
+        self.request = request
+        room = max_context_length - len(request.prompt)
+        most = request.params.max_tokens
+        # Each sample has a stream of random numbers of its own, whatever is sampled beside it.
+        streams = np.random.SeedSequence(request.params.seed).spawn(request.num_samples)
+        self.samples = [
+            Sample(
+                request=self,
+                stream=np.random.Generator(np.random.Philox(stream)),
+                max_tokens=room if most is None else min(room, most),
+            )
+            for stream in streams
+        ]
+        self.outcome: SampleResult | Exception | None = None
+        self.cancelled = False
+        self._stop_token_ids = frozenset(request.params.stop_token_ids)
+        self._longest_stop = max((len(s.encode()) for s in request.params.stop_strings), default=0)
+        self._prompt_logprobs: FloatArray | None = None
+        self._topk_prompt_logprobs: tuple[IntArray, FloatArray] | None = None
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether it still costs compute."""
+        return self.outcome is None and not self.cancelled
+
+    @property
+    def wants_prompt(self) -> bool:
+        """Whether the prompt's own logprobs are asked for and not known yet."""
+        return (self.request.prompt_logprobs and self._prompt_logprobs is None) or (
+            self.request.topk_prompt_logprobs > 0 and self._topk_prompt_logprobs is None
+        )
+
+    def fail(self, error: Exception) -> None:
+        """End it without a result; its other rows are dropped before the next step."""
+        self.outcome = error
+
+    def fill_prompt(self, language_model: LanguageModel, hidden_PD: torch.Tensor) -> None:
+        """Compute the prompt's own logprobs from its hidden states."""
+        prompt_P = torch.tensor(self.request.prompt, device=hidden_PD.device)
+        if self.request.prompt_logprobs:
+            rows = torch.arange(len(prompt_P) - 1, device=hidden_PD.device)
+            found = language_model.token_logprobs(hidden_PD[:-1], rows, prompt_P[1:])
+            self._prompt_logprobs = np.full(len(prompt_P), np.nan, np.float32)
+            self._prompt_logprobs[1:] = found.cpu().numpy()
+        k = self.request.topk_prompt_logprobs
+        if k > 0:
+            ids_PK = np.full((len(prompt_P), k), -1, np.int64)
+            logprobs_PK = np.full((len(prompt_P), k), np.nan, np.float32)
+            if len(prompt_P) > 1:
+                top_ids, top = language_model.topk_logprobs(hidden_PD[:-1], k)
+                ids_PK[1:], logprobs_PK[1:] = top_ids.cpu().numpy(), top.cpu().numpy()
+            self._topk_prompt_logprobs = ids_PK, logprobs_PK
+
+    def note_token(self, sample: "Sample", language_model: LanguageModel) -> None:
+        """End a sample that its newest token ends, and the request with the last of them."""
+        if sample.tokens[-1] in self._stop_token_ids or self._at_stop_string(
+            sample, language_model
+        ):
+            sample.stop_reason = "stop"
+        elif len(sample.tokens) >= sample.max_tokens:
+            sample.stop_reason = "length"
+        if all(sample.stop_reason is not None for sample in self.samples):
+            self.outcome = SampleResult(
+                sequences=[sample.result() for sample in self.samples],
+                prompt_logprobs=self._prompt_logprobs,
+                topk_prompt_logprobs=self._topk_prompt_logprobs,
+            )
+
+    def _at_stop_string(self, sample: "Sample", language_model: LanguageModel) -> bool:
+        if not self._longest_stop:
+            return False
+        # A token is at least one byte, so no stop string ends in this token and starts earlier.
+        tail = sample.tokens[-(self._longest_stop + _SPARE_STOP_TOKENS) :]
+        text = language_model.tokenizer.decode(tail)
+        return any(string in text for string in self.request.params.stop_strings)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Sample:
+    """One sample of a request: a row of a batch, waiting, running or ended.
+
+    Attributes:
+        request: The request that it is one of.
+        stream: Its random numbers.
+        max_tokens: The most tokens that it can have.
+        tokens: The tokens so far.
+        logprobs: The logprob of each.
+        stop_reason: Why it ended; ``None`` while it goes on.
+    """
+
+    request: RunningRequest
+    stream: np.random.Generator
+    max_tokens: int
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stop_reason: StopReason | None = None
+
+    @property
+    def prompt(self) -> IntArray:
+        """The prompt that it continues, int64 ``[P]``."""
+        return self.request.request.prompt
+
+    @property
+    def params(self) -> SamplingParams:
+        """How to sample it."""
+        return self.request.request.params
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether it wants another token."""
+        return self.stop_reason is None and self.request.unfinished
+
+    def result(self) -> SampledSequence:
+        """What was sampled, once it has ended."""
+        assert self.stop_reason is not None
+        return SampledSequence(
+            tokens=np.array(self.tokens, np.int64),
+            logprobs=np.array(self.logprobs, np.float32),
+            stop_reason=self.stop_reason,
+        )
+
+
+def check_request(request: SampleRequest, language_model: LanguageModel) -> None:
+    """Refuse a request that cannot be answered.
+
+    Raises:
+        InvalidRequestError: A token or a parameter cannot be used.
+        ContextLengthError: The prompt leaves no room in the context.
+    """
+    language_model.check_tokens(request.prompt, "the prompt", InvalidRequestError)
+    room = language_model.max_context_length
+    if len(request.prompt) >= room:
+        raise ContextLengthError(
+            f"the prompt has {len(request.prompt)} tokens, which leaves no room to sample in a "
+            f"context of {room}. Shorten the conversation."
+        )
+    params, vocab_size = request.params, language_model.vocab_size
+    rules = {
+        "num_samples must be 1 or more": request.num_samples >= 1,
+        "max_tokens must be 1 or more": params.max_tokens is None or params.max_tokens >= 1,
+        "temperature must be 0 or more and finite": 0 <= params.temperature < float("inf"),
+        "top_k must be -1 (all) or 1 or more": params.top_k == -1 or params.top_k >= 1,
+        "top_p must be above 0 and at most 1": 0 < params.top_p <= 1,
+        "seed must be 0 or more": params.seed is None or params.seed >= 0,
+        "stop strings must not be empty": all(params.stop_strings),
+        "stop strings must be text, without lone surrogates": all(
+            _is_text(string) for string in params.stop_strings
+        ),
+        f"topk_prompt_logprobs must be from 0 to {vocab_size}": (
+            0 <= request.topk_prompt_logprobs <= vocab_size
+        ),
+    }
+    for rule, kept in rules.items():
+        if not kept:
+            raise InvalidRequestError(f"{rule}: {request.num_samples=}, {params}")
+
+
+def _is_text(string: str) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in string)

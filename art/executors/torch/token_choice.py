@@ -1,0 +1,65 @@
+"""The next token of each row, drawn from its logits.
+
+Shapes: B rows, V vocabulary, F rows whose distribution is filtered.
+"""
+
+from collections.abc import Sequence
+
+import torch
+
+from art.executors.types import SamplingParams
+
+
+def choose_tokens(
+    logits_BV: torch.Tensor, params: Sequence[SamplingParams], uniforms: Sequence[float]
+) -> torch.Tensor:
+    """Draw one token a row by inverting the cumulative distribution.
+
+    Temperature comes first, then ``top_k``, then ``top_p`` (the fewest tokens whose probability
+    reaches it), as in ``transformers``. A row's token depends on its own logits, parameters and
+    uniform number only.
+
+    Args:
+        logits_BV: float32.
+        params: One a row.
+        uniforms: In ``[0, 1)``, one a row.
+
+    Returns:
+        int64 ``[B]``.
+    """
+    device, vocabulary = logits_BV.device, logits_BV.shape[1]
+    temperature_B = torch.tensor([p.temperature for p in params], device=device)
+    greedy_B = temperature_B == 0
+    scaled_BV = logits_BV / torch.where(greedy_B, 1.0, temperature_B)[:, None]
+    filtered = [
+        row
+        for row, p in enumerate(params)
+        if p.temperature > 0 and (p.top_p < 1 or 0 < p.top_k < vocabulary)
+    ]
+    if filtered:
+        rows_F = torch.tensor(filtered, device=device)
+        scaled_BV[rows_F] = _filter(scaled_BV[rows_F], [params[row] for row in filtered])
+    # In float32 the sum over a large vocabulary would lose the tail; MPS has nothing wider.
+    wide = torch.float32 if device.type == "mps" else torch.float64
+    cumulative_BV = torch.softmax(scaled_BV, dim=-1, dtype=wide).cumsum(dim=-1)
+    uniform_B1 = torch.tensor(uniforms, dtype=wide, device=device)[:, None]
+    # The first token whose cumulative probability exceeds the number: never one of probability 0.
+    drawn_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
+    drawn_B = drawn_B1.squeeze(1).clamp(max=vocabulary - 1)
+    return torch.where(greedy_B, logits_BV.argmax(dim=-1), drawn_B)
+
+
+def _filter(logits_FV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
+    """Set to -inf what ``top_k`` and ``top_p`` exclude."""
+    device, vocabulary = logits_FV.device, logits_FV.shape[1]
+    top_k_F = torch.tensor([p.top_k if p.top_k > 0 else vocabulary for p in params], device=device)
+    top_p_F = torch.tensor([p.top_p for p in params], device=device)
+    ordered_FV, order_FV = logits_FV.sort(dim=-1, descending=True, stable=True)
+    rank_1V = torch.arange(vocabulary, device=device)[None]
+    ordered_FV = ordered_FV.masked_fill(rank_1V >= top_k_F[:, None], -torch.inf)
+    # A token stays while those before it do not reach top_p; the most likely always stays.
+    probability_FV = torch.softmax(ordered_FV, dim=-1)
+    before_FV = probability_FV.cumsum(dim=-1) - probability_FV
+    excluded_FV = (before_FV >= top_p_F[:, None]) & (rank_1V > 0) & (top_p_F < 1)[:, None]
+    ordered_FV = ordered_FV.masked_fill(excluded_FV, -torch.inf)
+    return torch.empty_like(logits_FV).scatter_(1, order_FV, ordered_FV)
