@@ -169,8 +169,8 @@ class PendingRollouts(Generic[T]):
             RuntimeError: They have been run before.
             art.errors.ConfigurationError: A rollout raised one. It is never an allowed failure:
                 it would be the same for every rollout.
-            Exception: What a rollout raised when ``tally`` allows no more. The others are
-                cancelled. So they are when this is cancelled, which is never a failure.
+            Exception: What a rollout raised, when it is one more than ``tally`` allows. The others
+                are cancelled. So they are when this is cancelled, which is never a failure.
         """
         if self._started:
             raise RuntimeError("These rollouts have been run; a group can be awaited only once.")

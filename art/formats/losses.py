@@ -44,12 +44,12 @@ class LossSpec:
 
     @property
     def compares_advantages(self) -> bool:
-        """Whether rewards reach the loss, as advantages of tokens."""
+        """True where the loss reads advantages; one that does not imitates what it is given."""
         return "advantages" in self.inputs
 
     @property
     def reads_context_logprobs(self) -> bool:
-        """Whether the sampler's logprobs count on every token, with no input that masks them."""
+        """True where the sampler's logprobs count on every token, and no input masks them."""
         return "logprobs" in self.inputs and self.weighted_by is None
 
 

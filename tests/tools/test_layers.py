@@ -86,9 +86,9 @@ def test_a_package_that_comes_into_a_reserved_place_makes_the_table_stale(root: 
         (".importlinter", "cli = ", "old = Gone\ncli = ", "no layer in .importlinter has old"),
         (
             ".importlinter",
-            "containers = art",
-            "containers = shop",
-            "one contract of the layers of art",
+            "containers = art\n",
+            "containers = other\n",
+            "needs one contract of the layers",
         ),
         (".importlinter", "exhaustive = True", "exhaustive = False", "and that exhaustive"),
         ("README.md", "<!-- layers:end -->", "", "needs one line `<!-- layers:begin -->`"),
