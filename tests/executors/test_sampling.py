@@ -334,8 +334,9 @@ def test_with_nothing_to_do_a_step_returns_at_once(executor: TorchExecutor) -> N
 def test_parameters_that_cannot_be_used_are_refused(
     executor: TorchExecutor, field: str, value: object
 ) -> None:
+    params: dict[str, Any] = {field: value}
     with pytest.raises(InvalidRequestError, match=field.replace("_strings", " strings")):
-        executor.submit("bad", request(range(3), **{field: value}))
+        executor.submit("bad", request(range(3), **params))
     assert executor.step() == []
 
 
