@@ -1,17 +1,49 @@
-"""What trains a model: the protocol that every backend implements."""
+"""The protocol that every backend implements, and the identity of a model as a backend sees it."""
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, Unpack
+from typing import Any, Protocol, Unpack
 
+from art.dev.model import InternalModelConfig
+from art.dev.openai_server import OpenAIServerConfig
 from art.trajectories import TrajectoryGroup
 from art.types import TrainConfig, TrainOptions, TrainResult
 
-if TYPE_CHECKING:
-    from art.dev.openai_server import OpenAIServerConfig
-    from art.model import Model, TrainableModel
 
-AnyModel: TypeAlias = "Model[Any]"
-AnyTrainableModel: TypeAlias = "TrainableModel[Any]"
+class AnyModel(Protocol):
+    """The identity of a model, as a backend sees it. :class:`art.model.Model` is one.
+
+    Attributes:
+        name: Name of the model; a folder's name too.
+        project: Name of the project; a folder's name too.
+        base_path: Root of all state. A backend that keeps a model's state sets it.
+        trainable: Whether this is an :class:`AnyTrainableModel`.
+        inference_model_name: The model's name at its endpoint, where that is not ``name``.
+    """
+
+    name: str
+    project: str
+    base_path: str
+    trainable: bool
+    inference_model_name: str | None
+
+    def describe(self) -> dict[str, Any]:
+        """Describe the model as JSON values, without its API key."""
+        ...
+
+
+class AnyTrainableModel(AnyModel, Protocol):
+    """The identity of a model to train. :class:`art.model.TrainableModel` is one.
+
+    Attributes:
+        base_model: Name or folder of the model that training starts from.
+    """
+
+    base_model: str
+
+    @property
+    def internal_config(self) -> InternalModelConfig | None:
+        """The settings of the adapter and the chat template; ``None`` is the defaults."""
+        ...
 
 
 class Backend(Protocol):
@@ -28,14 +60,14 @@ class Backend(Protocol):
         """
         ...
 
-    async def _prepare_backend_for_training(
-        self, model: AnyTrainableModel, config: "OpenAIServerConfig | None"
+    async def prepare_for_training(
+        self, model: AnyTrainableModel, endpoint_config: OpenAIServerConfig | None = None
     ) -> tuple[str, str]:
         """Make a trainable model ready: its adapter exists, and its latest step is being served.
 
         Args:
             model: A registered model.
-            config: Settings of the OpenAI-compatible endpoint; ``None`` is the defaults.
+            endpoint_config: Settings of the OpenAI-compatible endpoint; ``None`` is the defaults.
 
         Returns:
             The base URL of the endpoint, ending in ``/v1``, and its API key.
@@ -45,8 +77,8 @@ class Backend(Protocol):
         """
         ...
 
-    def _model_inference_name(self, model: AnyModel, step: int | None = None) -> str:
-        """The name by which the endpoint serves a model.
+    def inference_name(self, model: AnyModel, step: int | None = None) -> str:
+        """Name a model as its endpoint serves it.
 
         Args:
             model: A registered model.
@@ -54,8 +86,8 @@ class Backend(Protocol):
         """
         ...
 
-    async def _get_step(self, model: AnyTrainableModel) -> int:
-        """How many training steps a model has taken."""
+    async def get_step(self, model: AnyTrainableModel) -> int:
+        """Count the training steps that a model has taken."""
         ...
 
     async def train(
@@ -84,9 +116,7 @@ class Backend(Protocol):
         """
         ...
 
-    async def _delete_checkpoint_files(
-        self, model: AnyTrainableModel, steps_to_keep: list[int]
-    ) -> None:
+    async def delete_checkpoints(self, model: AnyTrainableModel, steps_to_keep: list[int]) -> None:
         """Delete all checkpoints of a model but those of ``steps_to_keep``."""
         ...
 

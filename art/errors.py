@@ -34,6 +34,10 @@ class ConfigurationError(ArtError, ValueError):
     """An argument, option or environment variable has a value that cannot be used."""
 
 
+class ChatTemplateError(ConfigurationError):
+    """A chat template cannot render a conversation."""
+
+
 class MissingAPIKeyError(ConfigurationError):
     """There is neither an API key for a Tinker server nor an engine on this machine."""
 
@@ -112,6 +116,10 @@ class IncompatibleClientError(ArtError, RuntimeError):
 
 class InvalidRequestError(ArtError, ValueError):
     """A request to the engine is malformed, or asks for what the engine does not have."""
+
+
+class InvalidBodyError(InvalidRequestError):
+    """The body of a request to the engine is no JSON, or not what its endpoint takes."""
 
 
 class RequestTooLargeError(InvalidRequestError):

@@ -1,10 +1,12 @@
 """Gathering trajectories: many rollouts at once, with a progress bar."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Literal, TypeAlias, cast, overload
 
 from art.errors import ConfigurationError
 from art.rollouts import PendingRollouts, Rollout, Tally, discard, run, run_all, tallying
+from art.runs.progress import terminal_progress
 from art.trajectories import (
     PendingTrajectoryGroup,
     Trajectory,
@@ -69,13 +71,31 @@ async def gather_trajectory_groups(
             ),
             max_exceptions=max_exceptions,
             retries=retries,
-            max_metrics=max_metrics,
         )
-        with tally.showing(pbar_desc):
+        with _shown(tally, pbar_desc, max_metrics):
             gathered = await run_all([gather_one(source) for source in sources])
     finally:
         discard(sources)
     return [group for groups_of_one in gathered for group in groups_of_one]
+
+
+@contextmanager
+def _shown(tally: Tally, description: str | None, max_metrics: int | None) -> Iterator[None]:
+    """Show a tally as a progress bar while the block runs, however it ends."""
+    with terminal_progress(description, tally.total) as progress:
+
+        def show(tally: Tally, newly_counted: int) -> None:
+            values: dict[str, float | str] = dict(list(tally.means().items())[:max_metrics])
+            if tally.exceptions:
+                values["exceptions"] = tally.exceptions
+            progress.expect(tally.total)
+            progress.advance(newly_counted, values)
+
+        tally.on_change = show
+        try:
+            yield
+        finally:
+            tally.on_change = None
 
 
 async def _complete(source: Rollout[TrajectoryGroup], tally: Tally) -> TrajectoryGroup | None:
@@ -196,9 +216,8 @@ async def gather_trajectories(
             total=len(pending),
             max_exceptions=max_exceptions,
             retries=retries,
-            max_metrics=max_metrics,
         )
-        with tally.showing(pbar_desc):
+        with _shown(tally, pbar_desc, max_metrics):
             results = await pending.results(tally, finish)
     finally:
         pending.close()

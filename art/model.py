@@ -1,4 +1,4 @@
-"""Models: what a rollout is handed, and what a backend trains."""
+"""Models: prompted ones, which a rollout can ask, and trainable ones."""
 
 import asyncio
 import importlib
@@ -7,27 +7,31 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import Any, Generic, cast
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
+# At run time too, so that `typing.get_type_hints` finds the names.
+from art.backend import Backend
+from art.dev.model import InternalModelConfig
+from art.dev.openai_server import OpenAIServerConfig
+from art.dev.validate import validate_model_config, validate_server_config
 from art.errors import ConfigurationError, NotRegisteredError
-from art.runs import history
+from art.runs.history import HISTORY, best_step, read_history
+from art.runs.log import FileLogger, RunLogger
 from art.runs.metrics import split_metrics, step_metrics
 from art.runs.paths import model_dir, path_component
+from art.runs.state import merge_state, read_state, write_state
 from art.trajectories import Trajectory, TrajectoryGroup
-
-if TYPE_CHECKING:
-    from art.backend import Backend
-    from art.dev.model import InternalModelConfig
-    from art.dev.openai_server import OpenAIServerConfig
 
 logger = logging.getLogger(__name__)
 
 # A plain `art.Model` in a signature takes a model of any config.
 ConfigT = TypeVar("ConfigT", bound=BaseModel | None, default=Any)
+
+OptionT = TypeVar("OptionT")
 
 # A rollout may wait long for its turn; a server that does not even accept is not there.
 _REQUEST_SECONDS = 1200.0
@@ -55,7 +59,7 @@ class Model(BaseModel, Generic[ConfigT]):
         trainable: Whether this is a :class:`TrainableModel`.
         inference_api_key: Key of the OpenAI-compatible endpoint.
         inference_base_url: Base URL of the endpoint, ending in ``/v1``.
-        inference_model_name: What the endpoint calls the model, where that is not ``name``.
+        inference_model_name: The model's name at the endpoint, where that is not ``name``.
         base_path: Root of all state.
 
     Raises:
@@ -73,8 +77,8 @@ class Model(BaseModel, Generic[ConfigT]):
     inference_model_name: str | None = None
     base_path: str = ".art"
 
-    _backend: "Backend | None" = PrivateAttr(default=None)
-    _client: "tuple[tuple[object, ...], AsyncOpenAI] | None" = PrivateAttr(default=None)
+    _backend: Backend | None = PrivateAttr(default=None)
+    _client: tuple[tuple[object, ...], AsyncOpenAI] | None = PrivateAttr(default=None)
     _created: float = PrivateAttr(default_factory=time.time)
 
     def __init__(
@@ -113,11 +117,15 @@ class Model(BaseModel, Generic[ConfigT]):
         return config
 
     def get_output_dir(self) -> Path:
-        """The folder of the model's state. It need not exist."""
+        """Build the path of the folder of the model's state. It need not exist."""
         return model_dir(self.base_path, self.project, self.name)
 
-    def backend(self) -> "Backend":
-        """The backend that the model is registered with.
+    def describe(self) -> dict[str, Any]:
+        """Describe the model as JSON values, without its API key."""
+        return self.model_dump(mode="json", exclude={"inference_api_key"})
+
+    def backend(self) -> Backend:
+        """Return the backend that the model is registered with.
 
         Raises:
             art.errors.NotRegisteredError: There is none yet.
@@ -128,7 +136,7 @@ class Model(BaseModel, Generic[ConfigT]):
             )
         return self._backend
 
-    async def register(self, backend: "Backend") -> None:
+    async def register(self, backend: Backend) -> None:
         """Hand the model to a backend.
 
         Args:
@@ -148,7 +156,7 @@ class Model(BaseModel, Generic[ConfigT]):
         self._backend = backend
 
     def openai_client(self) -> AsyncOpenAI:
-        """A client of the model's endpoint, the same one at every call in an event loop.
+        """Return a client of the model's endpoint, the same one at every call in an event loop.
 
         It waits up to 20 minutes for an answer, and opens as many connections as there are
         requests. Pass :meth:`get_inference_name` as ``model``.
@@ -177,18 +185,18 @@ class Model(BaseModel, Generic[ConfigT]):
         )
 
     def get_inference_name(self, step: int | None = None) -> str:
-        """What to call the model at its endpoint.
+        """Name the model as its endpoint serves it.
 
         Args:
             step: The checkpoint that is wanted; ``None`` is the latest.
         """
         if self._backend is not None:
-            return self._backend._model_inference_name(self, step=step)
+            return self._backend.inference_name(self, step=step)
         name = self.inference_model_name or self.name
         return name if step is None else f"{name}@{step}"
 
     def litellm_completion_params(self, step: int | None = None) -> dict[str, Any]:
-        """Arguments for ``litellm.completion`` that reach the model.
+        """Build the arguments for ``litellm.completion`` that reach the model.
 
         Args:
             step: The checkpoint that is wanted; ``None`` is the latest.
@@ -203,7 +211,7 @@ class Model(BaseModel, Generic[ConfigT]):
         }
 
     async def get_step(self) -> int:
-        """How many training steps the model has taken; 0 for a model that is not trainable."""
+        """Count the training steps that the model has taken; 0 for one that is not trainable."""
         return 0
 
     async def log(
@@ -239,16 +247,16 @@ class Model(BaseModel, Generic[ConfigT]):
         groups = None if trajectories is None else _as_groups(trajectories)
         if step is None:
             step = await self.get_step()
+        run_logger: RunLogger = FileLogger(self.get_output_dir())
         row: dict[str, float] = {}
         if groups is not None:
-            path = history.trajectories_path(self.get_output_dir(), split, step)
-            await asyncio.to_thread(history.append_trajectory_groups, path, groups)
+            await asyncio.to_thread(run_logger.log_trajectories, groups, split=split, step=step)
             row |= step_metrics(groups)
         row |= metrics or {}
         if row:
             named = split_metrics(row, split)
             named |= {"training_step": step, "time/wall_clock_sec": time.time() - self._created}
-            await asyncio.to_thread(history.append_history, self.get_output_dir(), named, step)
+            await asyncio.to_thread(run_logger.log_metrics, named, step=step)
 
     def overwrite_state(self, state: Mapping[str, Any]) -> None:
         """Replace the model's ``state.json``, where a run keeps what it must remember.
@@ -256,7 +264,7 @@ class Model(BaseModel, Generic[ConfigT]):
         Args:
             state: Values that JSON can hold.
         """
-        history.write_state(self.get_output_dir(), state)
+        write_state(self.get_output_dir(), state)
 
     def merge_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Merge into the model's ``state.json``; dicts within are merged too.
@@ -267,9 +275,7 @@ class Model(BaseModel, Generic[ConfigT]):
         Returns:
             The whole state, as it was written.
         """
-        merged = _deep_merge(self.read_state() or {}, state)
-        self.overwrite_state(merged)
-        return merged
+        return merge_state(self.get_output_dir(), state)
 
     def read_state(self) -> dict[str, Any] | None:
         """Read the model's ``state.json``.
@@ -280,7 +286,7 @@ class Model(BaseModel, Generic[ConfigT]):
         Raises:
             art.errors.CheckpointError: The file is damaged.
         """
-        return history.read_state(self.get_output_dir())
+        return read_state(self.get_output_dir())
 
 
 class TrainableModel(Model[ConfigT], Generic[ConfigT]):
@@ -295,12 +301,20 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
 
     Attributes:
         base_model: Name or folder of the model that training starts from.
+
+    Args:
+        internal_config: Settings of the adapter and the chat template: see ``docs/options.md``.
+        _internal_config: ART's name of ``internal_config``.
+
+    Raises:
+        art.errors.ConfigurationError: ``name`` or ``project`` cannot be a folder's name, or an
+            option of ``internal_config`` has no effect.
     """
 
     base_model: str
     trainable: bool = True
 
-    _internal_config: "InternalModelConfig | None" = PrivateAttr(default=None)
+    _internal_config: InternalModelConfig | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -310,9 +324,15 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         base_model: str,
         config: ConfigT | None = None,
         base_path: str | os.PathLike[str] = ".art",
-        _internal_config: "InternalModelConfig | None" = None,
+        internal_config: InternalModelConfig | None = None,
+        _internal_config: InternalModelConfig | None = None,
         **fields: Any,
     ) -> None:
+        internal_config = _one_of(
+            internal_config=internal_config, _internal_config=_internal_config
+        )
+        if internal_config is not None:
+            validate_model_config(internal_config)
         super().__init__(
             name=name,
             project=project,
@@ -321,7 +341,12 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
             base_model=base_model,
             **fields,
         )
-        self._internal_config = _internal_config
+        self._internal_config = internal_config
+
+    @property
+    def internal_config(self) -> InternalModelConfig | None:
+        """The settings of the adapter and the chat template; ``None`` is the defaults."""
+        return self._internal_config
 
     def _no_endpoint(self) -> Exception:
         return NotRegisteredError(
@@ -329,35 +354,46 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         )
 
     async def register(
-        self, backend: "Backend", _openai_client_config: "OpenAIServerConfig | None" = None
+        self,
+        backend: Backend,
+        endpoint_config: OpenAIServerConfig | None = None,
+        *,
+        _openai_client_config: OpenAIServerConfig | None = None,
     ) -> None:
         """Hand the model to a backend, which serves its latest step.
 
         Args:
             backend: Trains the model and serves its completions.
-            _openai_client_config: Settings of the endpoint.
+            endpoint_config: Settings of the OpenAI-compatible endpoint; ``None`` is the defaults.
+            _openai_client_config: ART's name of ``endpoint_config``.
 
         Raises:
-            art.errors.ConfigurationError: ``config`` cannot become JSON.
+            art.errors.ConfigurationError: ``config`` cannot become JSON, or an option of
+                ``endpoint_config`` has no effect.
             art.errors.UnknownBaseModelError: The backend has no such base model.
         """
+        endpoint_config = _one_of(
+            endpoint_config=endpoint_config, _openai_client_config=_openai_client_config
+        )
+        if endpoint_config is not None:
+            validate_server_config(endpoint_config)
         previous = self._backend
         await super().register(backend)
         try:
-            url, key = await backend._prepare_backend_for_training(self, _openai_client_config)
+            url, key = await backend.prepare_for_training(self, endpoint_config)
         except BaseException:
             self._backend = previous
             raise
         self.inference_base_url, self.inference_api_key = url, key
-        self.inference_model_name = backend._model_inference_name(self)
+        self.inference_model_name = backend.inference_name(self)
 
     async def get_step(self) -> int:
-        """How many training steps the model has taken.
+        """Count the training steps that the model has taken.
 
         Raises:
             art.errors.NotRegisteredError: The model was not registered yet.
         """
-        return await self.backend()._get_step(self)
+        return await self.backend().get_step(self)
 
     async def delete_checkpoints(self, best_checkpoint_metric: str = "val/reward") -> None:
         """Delete all checkpoints but the latest and the best.
@@ -370,18 +406,18 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
             art.errors.NotRegisteredError: The model was not registered yet.
         """
         keep = [await self.get_step()]
-        rows = await asyncio.to_thread(history.read_history, self.get_output_dir())
-        best = history.best_step(rows, best_checkpoint_metric)
+        rows = await asyncio.to_thread(read_history, self.get_output_dir())
+        best = best_step(rows, best_checkpoint_metric)
         if best is None:
             logger.warning(
                 "No row of %s has %r: only the checkpoint of step %d is kept",
-                self.get_output_dir() / history.HISTORY,
+                self.get_output_dir() / HISTORY,
                 best_checkpoint_metric,
                 keep[0],
             )
         elif best not in keep:
             keep.append(best)
-        await self.backend()._delete_checkpoint_files(self, keep)
+        await self.backend().delete_checkpoints(self, keep)
 
 
 def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
@@ -412,12 +448,9 @@ def _as_groups(
     )
 
 
-def _deep_merge(base: Mapping[str, Any], updates: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in updates.items():
-        old = merged.get(key)
-        if isinstance(old, Mapping) and isinstance(value, Mapping):
-            merged[key] = _deep_merge(old, value)
-        else:
-            merged[key] = value
-    return merged
+def _one_of(**spellings: OptionT | None) -> OptionT | None:
+    """Take an option that has two names; given under both it is refused."""
+    given = {name: value for name, value in spellings.items() if value is not None}
+    if len(given) > 1:
+        raise ConfigurationError(f"{' and '.join(given)} are one option; pass only one of them")
+    return next(iter(given.values()), None)

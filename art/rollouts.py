@@ -5,17 +5,12 @@ import contextlib
 import inspect
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
 from art.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from tqdm import tqdm
-
-    from art.trajectories import Trajectory
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +21,29 @@ R = TypeVar("R")
 Rollout: TypeAlias = Awaitable[T] | Callable[[], Awaitable[T]]
 
 
+class Scored(Protocol):
+    """A finished rollout, as a tally counts it. :class:`art.trajectories.Trajectory` is one."""
+
+    @property
+    def reward(self) -> float:
+        """The score of the rollout."""
+        ...
+
+    @property
+    def metrics(self) -> Mapping[str, float]:
+        """Further numbers, by name."""
+        ...
+
+
 class Tally:
-    """What a gather has seen so far: running means, failures, and the progress bar.
+    """Counts of a gather so far: running means and failures.
 
     Args:
         total: How many rollouts are expected; :meth:`expect` adds to it.
         max_exceptions: How many rollouts may fail, or, between 0 and 1, which part of ``total``.
         retries: How often a rollout that failed is run again before its failure counts.
-        max_metrics: How many means the progress bar shows; ``None`` is all.
+        on_change: Called after each change, with the tally and the number of rollouts that it
+            counted just now.
 
     Raises:
         art.errors.ConfigurationError: A number is out of its range.
@@ -45,7 +55,7 @@ class Tally:
         total: int = 0,
         max_exceptions: float = 0,
         retries: int = 0,
-        max_metrics: int | None = None,
+        on_change: "Callable[[Tally, int], None] | None" = None,
     ) -> None:
         if math.isnan(max_exceptions) or max_exceptions < 0:
             raise ConfigurationError(
@@ -56,45 +66,35 @@ class Tally:
         self.total = total
         self.retries = retries
         self.exceptions = 0
+        self.on_change = on_change
         self._max_exceptions = max_exceptions
-        self._max_metrics = max_metrics
         self._sums: dict[str, float] = {}
         self._counts: dict[str, int] = {}
-        # Weak, so that an id can be trusted: its entry goes when the trajectory does.
-        self._counted: WeakValueDictionary[int, Trajectory] = WeakValueDictionary()
-        self._bar: tqdm[NoReturn] | None = None
+        # Weak, so that an id can be trusted: its entry goes when the rollout does.
+        self._counted: WeakValueDictionary[int, Scored] = WeakValueDictionary()
 
-    @contextlib.contextmanager
-    def showing(self, description: str | None) -> Iterator[None]:
-        """Show a progress bar while the block runs, however it ends."""
-        from tqdm.auto import tqdm
-
-        self._bar = tqdm(desc=description, total=self.total)
-        try:
-            yield
-        finally:
-            self._bar.close()
-            self._bar = None
+    def means(self) -> dict[str, float]:
+        """Average the reward and each metric over the rollouts that have it."""
+        return {name: total / self._counts[name] for name, total in self._sums.items()}
 
     def expect(self, more: int) -> None:
         """Expect ``more`` rollouts than were known of."""
         self.total += more
-        if self._bar is not None:
-            self._bar.total = self.total
+        self._changed(0)
 
-    def record(self, trajectories: Iterable["Trajectory"]) -> int:
-        """Add finished trajectories to the means and move the bar, each trajectory once.
+    def record(self, finished: Iterable[Scored]) -> int:
+        """Add finished rollouts to the means, each of them once.
 
         Returns:
             How many of them were new.
         """
-        new = [item for item in trajectories if self._counted.get(id(item)) is not item]
-        for trajectory in new:
-            self._counted[id(trajectory)] = trajectory
-            self._add("reward", trajectory.reward)
-            for name, value in trajectory.metrics.items():
+        new = [item for item in finished if self._counted.get(id(item)) is not item]
+        for item in new:
+            self._counted[id(item)] = item
+            self._add("reward", item.reward)
+            for name, value in item.metrics.items():
                 self._add(name, value)
-        self._show(len(new))
+        self._changed(len(new))
         return len(new)
 
     def record_exception(self, error: Exception) -> None:
@@ -104,7 +104,7 @@ class Tally:
             Exception: ``error`` itself, when it is one more than are allowed.
         """
         self.exceptions += 1
-        self._show(0)
+        self._changed(0)
         limit = self._max_exceptions
         if 0 < limit < 1:
             limit *= self.total
@@ -116,23 +116,16 @@ class Tally:
         self._sums[name] = self._sums.get(name, 0.0) + value
         self._counts[name] = self._counts.get(name, 0) + 1
 
-    def _show(self, done: int) -> None:
-        if self._bar is None:
-            return
-        means = {name: total / self._counts[name] for name, total in self._sums.items()}
-        shown: dict[str, float] = dict(list(means.items())[: self._max_metrics])
-        if self.exceptions:
-            shown["exceptions"] = self.exceptions
-        # A failure does not move the bar, which would then not be drawn.
-        self._bar.set_postfix(shown, refresh=not done)
-        self._bar.update(done)
+    def _changed(self, newly_counted: int) -> None:
+        if self.on_change is not None:
+            self.on_change(self, newly_counted)
 
 
 _current: ContextVar[Tally | None] = ContextVar("art_tally", default=None)
 
 
 def current_tally() -> Tally | None:
-    """The tally of the gather that runs this code; ``None`` outside any."""
+    """Return the tally of the gather that runs this code; ``None`` outside any."""
     return _current.get()
 
 
@@ -176,8 +169,8 @@ class PendingRollouts(Generic[T]):
             RuntimeError: They have been run before.
             art.errors.ConfigurationError: A rollout raised one. It is never an allowed failure:
                 it would be the same for every rollout.
-            Exception: What a rollout raised when ``tally`` allows no more. The others are
-                cancelled. So they are when this is cancelled, which is never a failure.
+            Exception: What a rollout raised, when it is one more than ``tally`` allows. The others
+                are cancelled. So they are when this is cancelled, which is never a failure.
         """
         if self._started:
             raise RuntimeError("These rollouts have been run; a group can be awaited only once.")
@@ -206,7 +199,7 @@ class PendingRollouts(Generic[T]):
 
 
 def is_rollout(item: object) -> TypeGuard[Rollout[Any]]:
-    """Whether ``item`` is something to run: an awaitable, or a callable that gives one."""
+    """Say whether ``item`` can be run: an awaitable, or a callable that gives one."""
     return inspect.isawaitable(item) or callable(item)
 
 

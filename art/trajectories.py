@@ -1,11 +1,11 @@
-"""What a rollout leaves behind: trajectories, and the groups that training compares."""
+"""Trajectories of rollouts, and the groups whose rewards training compares."""
 
 import time
 import traceback
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, Self, TypeAlias, TypedDict, Unpack, cast, overload
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack, cast, overload
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,7 @@ _AS_STRICT_JSON = ConfigDict(ser_json_inf_nan="strings")
 
 
 class PydanticException(BaseModel):
-    """What is kept of an exception: its type, its message and its traceback, as text."""
+    """An exception as text: its type, its message and its traceback."""
 
     type: str
     message: str
@@ -45,7 +45,7 @@ class History(BaseModel):
     tools: Tools | None = None
 
     def messages(self) -> Messages:
-        """The conversation as plain messages."""
+        """Render the conversation as plain messages."""
         return get_messages(self.messages_and_choices)
 
 
@@ -105,11 +105,11 @@ class Trajectory(BaseModel):
             self.metrics[name] = self.metrics.get(name, 0.0) + time.monotonic() - start
 
     def messages(self) -> Messages:
-        """The conversation as plain messages."""
+        """Render the conversation as plain messages."""
         return get_messages(self.messages_and_choices)
 
     def for_logging(self) -> dict[str, Any]:
-        """Everything as plain values; each message says whether it is ``trainable``."""
+        """Render everything as plain values; each message says whether it is ``trainable``."""
         return {
             "reward": self.reward,
             "initial_policy_version": self.initial_policy_version,
@@ -222,18 +222,6 @@ class PendingTrajectoryGroup(PendingRollouts[Trajectory]):
         return self._run_in_context().__await__()
 
 
-def _filled(
-    template: "TrajectoryGroup", results: list[Trajectory | Exception]
-) -> "TrajectoryGroup":
-    return type(template)(
-        results,
-        exceptions=template.exceptions,
-        metadata=template.metadata,
-        metrics=template.metrics,
-        logs=template.logs,
-    )
-
-
 class _GroupFields(TypedDict, total=False):
     exceptions: Iterable[BaseException | PydanticException]
     metadata: dict[str, MetadataValue] | None
@@ -241,7 +229,69 @@ class _GroupFields(TypedDict, total=False):
     logs: list[str] | None
 
 
-class TrajectoryGroup(BaseModel):
+def pending_group(
+    group_type: "type[TrajectoryGroup]",
+    rollouts: Iterable[Rollout[Trajectory]],
+    **fields: Unpack[_GroupFields],
+) -> PendingTrajectoryGroup:
+    """Make a group whose rollouts have yet to run.
+
+    Args:
+        group_type: The class of the group that comes of it.
+        rollouts: Awaitables of trajectories, or callables that give one.
+        **fields: The group's other fields.
+
+    Returns:
+        An awaitable of the group.
+
+    Raises:
+        TypeError: A field is unknown. The rollouts are closed, as they are for the next error.
+        pydantic.ValidationError: A field has a wrong type.
+    """
+
+    def complete(results: list[Trajectory | Exception]) -> TrajectoryGroup:
+        return group_type(
+            results,
+            exceptions=template.exceptions,
+            metadata=template.metadata,
+            metrics=template.metrics,
+            logs=template.logs,
+        )
+
+    pending = PendingTrajectoryGroup(rollouts, complete)
+    try:
+        # Made now, so that a wrong field is found before the rollouts run, not after.
+        template = group_type((), **fields)
+    except BaseException:
+        pending.close()
+        raise
+    return pending
+
+
+class _GroupType(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
+    """The metaclass of :class:`TrajectoryGroup`: calling it with rollouts gives a pending group.
+
+    Not ``__new__``: Python would hand the same arguments to ``__init__``, and a generator can be
+    read only once. Type checkers read the overloads of ``__new__`` instead.
+    """
+
+    if not TYPE_CHECKING:
+
+        def __call__(cls, trajectories, *args, **fields):
+            items = list(trajectories)
+            rollouts = [item for item in items if is_rollout(item)]
+            if not rollouts:
+                return super().__call__(items, *args, **fields)
+            if len(rollouts) < len(items):
+                discard(rollouts)
+                raise TypeError(
+                    "TrajectoryGroup takes finished trajectories or rollouts that are yet to run, "
+                    "not a mix of both"
+                )
+            return pending_group(cls, rollouts, *args, **fields)
+
+
+class TrajectoryGroup(BaseModel, metaclass=_GroupType):
     """Trajectories of one scenario, whose rewards training compares.
 
     Made from finished trajectories, or from rollouts that are yet to run; the latter gives a
@@ -271,44 +321,19 @@ class TrajectoryGroup(BaseModel):
     metrics: dict[str, MetricValue] = {}
     logs: list[str] = []
 
-    @overload
-    def __new__(
-        cls, trajectories: Iterable[Trajectory | BaseException], **fields: Unpack[_GroupFields]
-    ) -> Self: ...
+    if TYPE_CHECKING:
 
-    @overload
-    def __new__(  # type: ignore[misc]
-        cls, trajectories: Iterable[Rollout[Trajectory]], **fields: Unpack[_GroupFields]
-    ) -> PendingTrajectoryGroup: ...
+        @overload
+        def __new__(
+            cls, trajectories: Iterable[Trajectory | BaseException], **fields: Unpack[_GroupFields]
+        ) -> Self: ...
 
-    def __new__(  # type: ignore[misc]  # noqa: D102 - the class is described above
-        cls,
-        trajectories: Iterable[Trajectory | BaseException | Rollout[Trajectory]] | None = None,
-        **fields: Unpack[_GroupFields],
-    ) -> Self | PendingTrajectoryGroup:
-        if trajectories is None:  # copy, pickle and pydantic fill in the fields themselves
-            return super().__new__(cls)
-        items = list(trajectories)
-        rollouts = [item for item in items if is_rollout(item)]
-        if not rollouts:
-            group = super().__new__(cls)
-            # `trajectories` may be a generator, which is used up before __init__ sees it.
-            group.__dict__["_items"] = items
-            return group
-        if len(rollouts) < len(items):
-            discard(rollouts)
-            raise TypeError(
-                "TrajectoryGroup takes finished trajectories or rollouts that are yet to run, "
-                "not a mix of both"
-            )
-        pending = PendingTrajectoryGroup(rollouts, lambda results: _filled(template, results))
-        try:
-            # A wrong field must be found before the rollouts run, not after.
-            template = cls((), **fields)
-        except BaseException:
-            pending.close()
-            raise
-        return pending
+        @overload
+        def __new__(  # type: ignore[misc]  # another class on purpose
+            cls, trajectories: Iterable[Rollout[Trajectory]], **fields: Unpack[_GroupFields]
+        ) -> PendingTrajectoryGroup: ...
+
+        def __new__(cls, *args: Any, **fields: Any) -> Any: ...  # noqa: D102 - see the class
 
     def __init__(
         self,
@@ -319,9 +344,7 @@ class TrajectoryGroup(BaseModel):
         metrics: dict[str, MetricValue] | None = None,
         logs: list[str] | None = None,
     ) -> None:
-        items = self.__dict__.pop("_items", None)
-        if items is None:
-            items = list(trajectories)
+        items = list(trajectories)
         raised = [item for item in items if isinstance(item, BaseException)]
         super().__init__(
             trajectories=[item for item in items if not isinstance(item, BaseException)],

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal, Self, TypedDict
+from typing import Annotated, Any, Literal, Self, TypeAlias, TypedDict
 
 from openai.types.chat.chat_completion import Choice as Choice
 from openai.types.chat.chat_completion_message_param import ChatCompletionMessageParam
@@ -16,9 +16,12 @@ from pydantic import (
     GetPydanticSchema,
     Tag,
     ValidationError,
+    model_validator,
 )
 
 from art.errors import ConfigurationError
+from art.formats.adam import AdamParams
+from art.formats.losses import LossName, complete_config
 
 
 def _check_message(message: object) -> object:
@@ -54,12 +57,12 @@ Tools = list[
     ]
 ]
 
-LossFn = Literal["importance_sampling", "ppo", "cispo", "cross_entropy"]
+LossFn: TypeAlias = LossName
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-_Decay = Annotated[float, Field(ge=0, lt=1, allow_inf_nan=False)]
+
+_ADAM = AdamParams()
 
 
 class TrainOptions(TypedDict, total=False):
@@ -78,38 +81,59 @@ class TrainOptions(TypedDict, total=False):
 
 
 class TrainConfig(BaseModel):
-    """How to take one training step.
+    """Settings of one training step.
+
+    The losses, their settings and defaults are in :mod:`art.formats.losses`; ``docs/options.md``
+    has all of it in tables.
 
     Attributes:
-        learning_rate: Adam's step size; greater than 0.
-        loss_fn: Name of the policy loss, one of the Tinker wire's.
+        learning_rate: Adam's step size; 0 or more.
+        loss_fn: Name of the policy loss.
         loss_fn_config: The loss's own numbers, such as ``{"clip_low_threshold": 0.8}``; ``None``
-            leaves the server's defaults.
+            is its defaults.
         normalize_advantages: Divide a group's advantages by the standard deviation of its
             rewards, as GRPO does; see :func:`art.rl.advantages.group_advantages`.
         kl_penalty_coef: Weight of the KL penalty towards the base model; 0 is none.
         beta1: Adam's decay of the first moment, in [0, 1).
         beta2: Adam's decay of the second moment, in [0, 1).
-        eps: Adam's epsilon; greater than 0.
-        weight_decay: Decoupled weight decay (AdamW).
+        eps: Adam's epsilon; 0 or more.
+        weight_decay: Decoupled weight decay (AdamW); 0 or more.
         grad_clip_norm: Largest global norm of the gradient; 0 is no clipping.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    learning_rate: _Positive = 5e-6
+    learning_rate: float = 5e-6
     loss_fn: LossFn = "importance_sampling"
     loss_fn_config: dict[str, _Finite] | None = None
     normalize_advantages: bool = True
     kl_penalty_coef: _NonNegative = 0.0
-    beta1: _Decay = 0.9
-    beta2: _Decay = 0.95
-    eps: _Positive = 1e-8
-    weight_decay: _NonNegative = 0.0
-    grad_clip_norm: _NonNegative = 0.0
+    # The defaults of the wire.
+    beta1: float = _ADAM.beta1
+    beta2: float = _ADAM.beta2
+    eps: float = _ADAM.eps
+    weight_decay: float = _ADAM.weight_decay
+    grad_clip_norm: float = _ADAM.grad_clip_norm
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        self.adam()
+        complete_config(self.loss_fn, self.loss_fn_config or {})
+        return self
+
+    def adam(self) -> AdamParams:
+        """Build the numbers of the optimizer step."""
+        return AdamParams(
+            learning_rate=self.learning_rate,
+            beta1=self.beta1,
+            beta2=self.beta2,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            grad_clip_norm=self.grad_clip_norm,
+        )
 
     def with_options(self, options: TrainOptions) -> Self:
-        """This config with some fields replaced, and validated.
+        """Replace some fields, and validate the result.
 
         Args:
             options: Fields to replace, by name.
@@ -124,12 +148,17 @@ class TrainConfig(BaseModel):
         try:
             return type(self).model_validate({**fields, **options})
         except ValidationError as error:
-            raise ConfigurationError(f"These training options cannot be used: {error}") from error
+            problems = "; ".join(
+                ": ".join([*map(str, problem["loc"]), problem["msg"]]) for problem in error.errors()
+            )
+            raise ConfigurationError(
+                f"These training options cannot be used: {problems}"
+            ) from error
 
 
 @dataclass
 class TrainResult:
-    """What one call of ``backend.train`` did.
+    """The result of one call of ``backend.train``.
 
     Attributes:
         step: The model's step after the call. It does not advance where nothing was trained.

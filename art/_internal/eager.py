@@ -1,4 +1,4 @@
-"""What ``ART_EAGER_IMPORT=1`` does: load every name of every lazy package that can be loaded.
+"""Eager loading of lazy packages (``ART_EAGER_IMPORT=1``): every name that can be loaded.
 
 It is for finding, in one go, what laziness puts off: a module that cannot be imported, a cycle,
 an import that is slow. Nothing loads this module otherwise.

@@ -1,15 +1,15 @@
-"""Files and folders that are written whole or not at all.
+"""Files and folders that are written whole or not at all, and files that grow by whole lines.
 
-Each is written under a temporary name beside its place, flushed to disk and renamed, so that
-whoever can see the name sees all of it, also after a crash. Temporary names begin with
-:data:`TEMPORARY`.
+What is written whole is written under a temporary name beside its place, flushed to disk and
+renamed, so that whoever can see the name sees all of it, also after a crash. Temporary names begin
+with :data:`TEMPORARY`.
 """
 
 import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -37,6 +37,28 @@ def write_text(path: Path, text: str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     flush_folder(path.parent)
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Append lines (UTF-8) in one write, so that processes may share the file.
+
+    A line that a crash cut short is closed off first: whoever reads the file loses that line alone.
+
+    Args:
+        path: The file. It and its folder are made where they are absent.
+        lines: Lines without their ends.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = "".join(f"{line}\n" for line in lines).encode()
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                data = b"\n" + data
+        file.write(data)
 
 
 @contextlib.contextmanager

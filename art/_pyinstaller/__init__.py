@@ -1,4 +1,4 @@
-"""Where PyInstaller finds the hook for art: the entry point ``pyinstaller40`` names this.
+"""PyInstaller's way to the hook for art: the entry point ``pyinstaller40`` names this.
 
 No program loads it; PyInstaller does, while it builds one.
 """

@@ -5,18 +5,15 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from art.chat.tool_calls import Tool, ToolCallFormat, tool_call_format
-from art.errors import ConfigurationError
+from art.chat.tool_calls.protocol import Tool, ToolCallFormat
+from art.chat.tool_calls.registry import tool_call_format
+from art.errors import ChatTemplateError, ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A message as the OpenAI API describes it, with plain text or None as its content.
+# A message in the OpenAI API's form, with plain text or None as its content.
 Message = Mapping[str, Any]
-
-
-class ChatTemplateError(ConfigurationError):
-    """A chat template cannot render a conversation."""
 
 
 class ChatTemplate:
@@ -55,7 +52,7 @@ class ChatTemplate:
             messages: In the OpenAI API's form. ``arguments`` of tool calls may be JSON text;
                 templates want objects, so they are parsed.
             tools: The tools on offer.
-            template_kwargs: Variables for the template, over those given at construction.
+            template_kwargs: Variables for the template; they override those of the constructor.
 
         Returns:
             The prompt's token ids.
@@ -65,15 +62,15 @@ class ChatTemplate:
         """
         if tools and not self.renders_tools:
             raise ChatTemplateError(
-                "the chat template of this model does not show tools to it; describe them in a "
-                "message instead, or set chat_template in the model's config"
+                "the chat template of this model does not show tools to it; describe the tools in "
+                "a message instead, or set chat_template in the model's config"
             )
         text = self._render(messages, tools, add_generation_prompt=True, extra=template_kwargs)
         return self._encode(text)
 
     @cached_property
     def renders_tools(self) -> bool:
-        """Whether the template shows tools to the model, and their calls can be parsed."""
+        """``True`` where the template shows tools to the model and their calls can be parsed."""
         if self.tool_call_format is None:
             return False
         messages = [{"role": "user", "content": "u"}]
@@ -84,8 +81,11 @@ class ChatTemplate:
     def end_of_turn_ids(self) -> tuple[int, ...]:
         """The token ids that end an assistant's message.
 
-        They are the token that the template writes after one, and the tokenizer's own end of
-        sequence.
+        The first is the token that the template writes after such a message; the tokenizer's own
+        end of sequence follows where it is another one.
+
+        Raises:
+            ChatTemplateError: There is neither.
         """
         marker = "answer-7f3a"
         text = self._render(
@@ -109,7 +109,7 @@ class ChatTemplate:
             token_ids: Token ids.
 
         Returns:
-            Their text, without special tokens but for those that mark tool calls.
+            Their text. Special tokens are left out, except those that mark tool calls.
         """
         kept = [token_id for token_id in token_ids if token_id not in self._hidden_ids]
         return self._decode(kept)
@@ -175,7 +175,7 @@ def _own_template(tokenizer: "PreTrainedTokenizerBase") -> str:
 
 
 def _template_message(message: Message) -> dict[str, Any]:
-    """Give a message the form that templates expect: no nulls, arguments as objects."""
+    """Convert a message to the form that templates expect: no nulls, arguments as objects."""
     rendered = {key: value for key, value in message.items() if value is not None}
     rendered.setdefault("content", "")
     if "tool_calls" in rendered:

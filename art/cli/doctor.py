@@ -1,4 +1,4 @@
-"""What this machine has for art, and what it lacks. Imports no engine and no SDK."""
+"""Diagnosis of this machine: what it has for art, what it lacks. No engine or SDK is imported."""
 
 import platform
 import sys
@@ -21,10 +21,10 @@ class Diagnosis(NamedTuple):
     """One line of the report.
 
     Attributes:
-        subject: What was looked at.
-        status: ``"absent"`` is what art works without; ``"broken"`` is what needs mending.
-        detail: What was found.
-        remedy: The command that mends it, or ``""``.
+        subject: The thing that was examined, such as ``"[tinker]"``.
+        status: ``"absent"``: not there, and art works without it; ``"broken"``: to be repaired.
+        detail: The finding.
+        remedy: The command that repairs it, or ``""``.
     """
 
     subject: str
@@ -47,10 +47,10 @@ def show_diagnosis() -> int:
 
 
 def diagnose() -> Iterator[Diagnosis]:
-    """Look at everything, in the order in which it matters to a new user.
+    """Examine everything, in the order in which it matters to a new user.
 
     Returns:
-        The lines of the report, each as soon as it is known: the server is asked last.
+        The lines of the report, each as soon as it is known; the server is asked last.
     """
     version = ".".join(map(str, sys.version_info[:3]))
     yield Diagnosis(

@@ -10,7 +10,7 @@ _SECONDS = 10.0  # a driver that starts up takes some
 
 
 class GPUs(NamedTuple):
-    """What was found.
+    """The GPUs that were found.
 
     Attributes:
         names: One line for each GPU.
@@ -24,10 +24,10 @@ class GPUs(NamedTuple):
 
 
 def find_gpus() -> GPUs:
-    """Ask NVIDIA's driver, or know by the platform.
+    """Find the GPUs, by NVIDIA's driver or by the platform.
 
     Returns:
-        The GPUs. Others than NVIDIA's and Apple's are not looked for, since art uses none.
+        The GPUs of NVIDIA and Apple; art uses no others.
     """
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return GPUs(names=("Apple GPU, used through MPS",))

@@ -1,4 +1,4 @@
-"""Whether the Tinker server of this environment answers, asked without the SDK."""
+"""Reachability of the Tinker server that the environment names, checked without the SDK."""
 
 import os
 from typing import Literal, NamedTuple
@@ -10,7 +10,7 @@ _REFUSED = (401, 403)
 
 
 class ServerAnswer(NamedTuple):
-    """How the server answered.
+    """The answer of a server, or why there was none.
 
     Attributes:
         status: ``"absent"``: none is set up. ``"broken"``: one is, and cannot be used.

@@ -89,7 +89,9 @@ def show(packages: Sequence[str], *, after: str, as_json: bool = False) -> None:
     known = _lazy_packages()
     for package in packages:
         if package not in known:
-            raise ConfigurationError(f"{package} is no lazy package: choose of {', '.join(known)}")
+            raise ConfigurationError(
+                f"{package} is not a lazy package; choose one of {', '.join(known)}"
+            )
     loaded = _fresh(_LOADED, after)
     if not as_json:
         print(f"after {after!r}: {loaded['seconds'] * 1e3:.1f} ms, {len(loaded['new'])} modules\n")

@@ -1,5 +1,4 @@
-from .engine import EngineArgs as EngineArgs
-from .engine import WeightTransferConfig as WeightTransferConfig
+from .model import EngineArgs as EngineArgs
 from .model import InitArgs as InitArgs
 from .model import InternalModelConfig as InternalModelConfig
 from .model import PeftArgs as PeftArgs

@@ -1,60 +1,106 @@
-"""Checks of a model's config."""
+"""Checks of the options by ART's names: one that has no effect is refused by name."""
 
-from art.dev.model import InternalModelConfig
+from collections.abc import Mapping
+from typing import Any
+
+from art.dev.model import (
+    EngineArgs,
+    InitArgs,
+    InternalModelConfig,
+    PeftArgs,
+    TinkerArgs,
+    TinkerTrainingClientArgs,
+    TrainerArgs,
+)
+from art.dev.openai_server import OpenAIServerConfig, ServerArgs
+from art.dev.remedies import find_remedy
 from art.errors import ConfigurationError
 
+# The options of each part, and below them the parts within it.
+_SECTIONS: Mapping[str, type] = {
+    "internal_config": InternalModelConfig,
+    "internal_config.init_args": InitArgs,
+    "internal_config.engine_args": EngineArgs,
+    "internal_config.peft_args": PeftArgs,
+    "internal_config.tinker_args": TinkerArgs,
+    "internal_config.tinker_args.training_client_args": TinkerTrainingClientArgs,
+    "internal_config.trainer_args": TrainerArgs,
+    "endpoint_config": OpenAIServerConfig,
+    "endpoint_config.engine_args": EngineArgs,
+    "endpoint_config.server_args": ServerArgs,
+}
 
-def is_dedicated_mode(config: InternalModelConfig) -> bool:
-    """Whether training and inference run on GPUs of their own."""
+
+def validate_model_config(config: InternalModelConfig) -> None:
+    """Check the names of the options of a model's config, and the values that need no model.
+
+    Args:
+        config: The user's values.
+
+    Raises:
+        art.errors.ConfigurationError: An option has no effect, or a value cannot be used.
+    """
+    _check_names("internal_config", config)
+    mode = config.get("rollout_weights_mode", "lora")
+    if mode != "lora":
+        raise ConfigurationError(
+            f"internal_config.rollout_weights_mode is {mode!r}; it can only be 'lora': adapters "
+            "are served beside the base model"
+        )
+
+
+def validate_server_config(config: OpenAIServerConfig) -> None:
+    """Check the names of the options of an endpoint's config.
+
+    Args:
+        config: The user's values.
+
+    Raises:
+        art.errors.ConfigurationError: An option has no effect.
+    """
+    _check_names("endpoint_config", config)
+
+
+def is_dedicated_mode(config: Mapping[str, Any]) -> bool:
+    """Say whether a config asks for GPUs of their own for training and for inference.
+
+    No engine of art takes such a config: see :func:`validate_dedicated_config`.
+    """
     return "trainer_gpu_ids" in config and "inference_gpu_ids" in config
 
 
 def validate_dedicated_config(config: InternalModelConfig) -> None:
-    """Check what a config says of GPUs and of the weights that are served.
-
-    Args:
-        config: A model's config. Without GPU ids (shared mode) only the mode is checked.
+    """Check a model's config: ART's name of :func:`validate_model_config`.
 
     Raises:
-        art.errors.ConfigurationError: The config contradicts itself.
+        art.errors.ConfigurationError: An option has no effect (GPU ids among them), or a value
+            cannot be used.
     """
-    mode = config.get("rollout_weights_mode", "lora")
-    if mode not in ("lora", "merged"):
-        raise ConfigurationError(f"rollout_weights_mode must be 'lora' or 'merged', not {mode!r}")
-    if ("trainer_gpu_ids" in config) != ("inference_gpu_ids" in config):
-        raise ConfigurationError(
-            "trainer_gpu_ids and inference_gpu_ids must both be set or both unset"
-        )
-    if "fast_inference" in config.get("init_args", {}):
-        raise ConfigurationError(
-            "init_args has fast_inference, which is no longer supported: inference always runs in "
-            "an engine of its own. Leave it out."
-        )
-    if is_dedicated_mode(config):
-        _validate_gpu_ids(config)
-    elif mode == "merged":
-        raise ConfigurationError(
-            "rollout_weights_mode='merged' needs dedicated mode: set both trainer_gpu_ids and "
-            "inference_gpu_ids"
-        )
+    validate_model_config(config)
 
 
-def _validate_gpu_ids(config: InternalModelConfig) -> None:
-    trainer, inference = config["trainer_gpu_ids"], config["inference_gpu_ids"]
-    if not trainer or not inference:
-        raise ConfigurationError("trainer_gpu_ids and inference_gpu_ids must not be empty")
-    if shared := sorted(set(trainer) & set(inference)):
+def _check_names(section: str, options: object) -> None:
+    if not isinstance(options, Mapping):
         raise ConfigurationError(
-            f"trainer_gpu_ids and inference_gpu_ids must not overlap; both have {shared}"
+            f"{section} must be a dict of options, not {type(options).__name__}"
         )
-    if len(inference) > 1:
-        raise ConfigurationError(f"inference_gpu_ids must be exactly one GPU, not {inference}")
-    if trainer != list(range(len(trainer))):
-        raise ConfigurationError(
-            f"trainer_gpu_ids must count up from 0, as in [0] or [0, 1], not {trainer}"
-        )
-    if config.get("engine_args", {}).get("enable_sleep_mode"):
-        raise ConfigurationError(
-            "engine_args has enable_sleep_mode, which is for shared mode; in dedicated mode the "
-            "engine never sleeps. Leave it out."
-        )
+    known = _SECTIONS[section].__annotations__
+    for name, value in options.items():
+        path = f"{section}.{name}"
+        if name not in known:
+            raise ConfigurationError(_refusal(section, str(name), list(known)))
+        if path in _SECTIONS and value is not None:
+            _check_names(path, value)
+
+
+def _refusal(section: str, name: str, known: list[str]) -> str:
+    from difflib import get_close_matches
+
+    text = f"{section}.{name} has no effect in art"
+    if remedy := find_remedy(section, name):
+        return f"{text}: {remedy}"
+    if near := get_close_matches(name, known, n=1):
+        return f"{text}. Did you mean {near[0]!r}?"
+    if known:
+        return f"{text}; {section} takes {', '.join(known)}"
+    return f"{text}; leave it out"

@@ -1,4 +1,4 @@
-"""Errors of the endpoint, in the OpenAI API's own shape."""
+"""Errors of the endpoint, in the OpenAI API's shape."""
 
 import logging
 from collections.abc import Mapping
@@ -8,8 +8,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from art.chat.template import ChatTemplateError
-from art.errors import ConfigurationError, EngineDiedError, EngineError, InvalidRequestError
+from art.endpoint.events import server_sent_event
+from art.errors import (
+    ChatTemplateError,
+    ConfigurationError,
+    EngineDiedError,
+    EngineError,
+    InvalidRequestError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +26,7 @@ class RequestError(Exception):
     Args:
         status: The HTTP status.
         message: What is wrong and what to do.
-        code: A word that programs can test, such as ``"model_not_found"``.
+        code: An identifier that programs can test, such as ``"model_not_found"``.
         param: The field of the request that is wrong.
     """
 
@@ -34,7 +40,7 @@ class RequestError(Exception):
 def error_body(
     status: int, message: str, code: str | None = None, param: str | None = None
 ) -> dict[str, object]:
-    """The JSON of an error, as the OpenAI API writes it."""
+    """The JSON of an error in the OpenAI API's shape."""
     kind = {401: "authentication_error", 404: "not_found_error"}.get(status)
     if kind is None:
         kind = "invalid_request_error" if status < 500 else "server_error"
@@ -42,14 +48,14 @@ def error_body(
 
 
 def as_request_error(error: Exception) -> RequestError:
-    """Say which HTTP status an error of art deserves.
+    """Convert any error to a :class:`RequestError` with the HTTP status that it deserves.
 
     Args:
-        error: What failed while a request was answered.
+        error: The error that was raised while a request was handled.
 
     Returns:
-        The same as a :class:`RequestError`. The caller's mistakes are 4xx; where the Tinker
-        server itself failed it is 502, and 503 once it has gone.
+        The same error. The caller's mistakes are 4xx; a failure of the Tinker server is 502, or
+        503 once its process has ended; anything else is 500, and logged.
     """
     if isinstance(error, RequestError):
         return error
@@ -63,6 +69,12 @@ def as_request_error(error: Exception) -> RequestError:
         return RequestError(400, str(error))
     logger.error("the endpoint failed", exc_info=error)
     return RequestError(500, f"{type(error).__name__}: {error}")
+
+
+def error_event(error: Exception) -> str:
+    """Write an error as a server-sent event, for a response that has begun."""
+    problem = as_request_error(error)
+    return server_sent_event(error_body(problem.status, problem.message, problem.code))
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -1,37 +1,15 @@
-"""Which weights answer to which model name."""
+"""The models that an endpoint serves, by name."""
 
 import asyncio
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol
 
-import tinker
+from art.endpoint.types import TokenCompleter
 
-
-class Sampler(Protocol):
-    """Samples from one set of weights."""
-
-    async def sample(
-        self, prompt: list[int], num_samples: int, params: tinker.SamplingParams, topk_logprobs: int
-    ) -> tinker.SampleResponse:
-        """Sample from the weights.
-
-        Args:
-            prompt: Token ids, at least one.
-            num_samples: How many sequences.
-            params: How to sample.
-            topk_logprobs: How many alternatives to return for each sampled token.
-
-        Returns:
-            The sequences.
-        """
-        ...
-
-
-# Opens the sampler of a saved checkpoint's path; of the base model where that is None.
-OpenSampler = Callable[[str | None], Awaitable[Sampler]]
+# Given a checkpoint's path, or None for the base model, returns what samples from it.
+OpenCompleter = Callable[[str | None], Awaitable[TokenCompleter]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,82 +18,83 @@ class ServedModel:
 
     Attributes:
         name: As in a request's ``model``.
-        sampler_path: The checkpoint's path on the Tinker server; ``None`` is the base model.
-        created: When it was first served, in seconds since the epoch.
+        checkpoint_path: The checkpoint's path on its server; ``None`` is the base model.
+        created: The time since which it is served, in seconds since the epoch.
     """
 
     name: str
-    sampler_path: str | None
+    checkpoint_path: str | None
     created: int
 
 
-class Samplers:
-    """The models that an endpoint serves: the base model, ``name@step`` and, the latest, ``name``.
+class ServedModels:
+    """The base model, ``name@step`` for each step, and ``name`` for the latest one.
 
-    Written by the service's thread, read by the endpoint's. Samplers are opened on first use, and
+    The service's thread writes it, the endpoint's reads it. A completer is opened on first use,
     only ever by the endpoint's event loop.
 
     Args:
         model_name: Name of the trained model.
         base_model: Name of the base model, which is served too.
-        open_sampler: Opens a sampler.
+        open_completer: Opens a completer.
     """
 
-    def __init__(self, model_name: str, base_model: str, open_sampler: OpenSampler) -> None:
+    def __init__(self, model_name: str, base_model: str, open_completer: OpenCompleter) -> None:
         self._model_name = model_name
-        self._open_sampler = open_sampler
+        self._open_completer = open_completer
         self._lock = threading.Lock()
         self._models: dict[str, ServedModel] = {}
-        self._opened: dict[str | None, asyncio.Task[Sampler]] = {}
+        self._opened: dict[str | None, asyncio.Task[TokenCompleter]] = {}
         self._serve(base_model, None)
 
-    def publish(self, step: int, sampler_path: str) -> None:
+    def publish(self, step: int, checkpoint_path: str) -> None:
         """Serve a step's checkpoint, as the latest."""
         with self._lock:
-            self._serve(f"{self._model_name}@{step}", sampler_path)
-            self._serve(self._model_name, sampler_path)
+            self._serve(f"{self._model_name}@{step}", checkpoint_path)
+            self._serve(self._model_name, checkpoint_path)
 
     def withdraw(self, step: int) -> None:
-        """Serve a step's checkpoint no more."""
+        """Stop serving a step's checkpoint."""
         with self._lock:
             model = self._models.pop(f"{self._model_name}@{step}", None)
             if model is not None:
-                self._opened.pop(model.sampler_path, None)
+                self._opened.pop(model.checkpoint_path, None)
 
     def forget_opened(self) -> None:
-        """Open every sampler anew: the server that they belonged to has gone."""
+        """Forget all completers, since their server is gone; the next use opens new ones."""
         with self._lock:
             self._opened = {}
 
     def models(self) -> list[ServedModel]:
-        """The models that are served, the oldest first."""
+        """All served models, the oldest first."""
         with self._lock:
             return list(self._models.values())
 
     def find(self, name: str) -> ServedModel | None:
-        """The model that answers to a name."""
+        """Find the model of a name."""
         with self._lock:
             return self._models.get(name)
 
-    async def sampler(self, model: ServedModel) -> Sampler:
-        """Open a model's sampler, or reuse it. Call this from the endpoint's event loop only."""
+    async def completer(self, model: ServedModel) -> TokenCompleter:
+        """Open a model's completer, or reuse it. Called on the endpoint's event loop only."""
+        path = model.checkpoint_path
         with self._lock:
-            task = self._opened.get(model.sampler_path)
+            task = self._opened.get(path)
             if task is None:
-                task = asyncio.ensure_future(self._open(model.sampler_path))
-                self._opened[model.sampler_path] = task
-        # One caller's cancellation must not fail the others that wait for the same sampler.
+                task = asyncio.create_task(self._open(path))
+                self._opened[path] = task
+        # One caller's cancellation must not fail the others that wait for the same completer.
         try:
             return await asyncio.shield(task)
         except BaseException:
             if task.done():
-                self._forget(model.sampler_path, task)
+                self._forget(path, task)
             raise
 
-    async def _open(self, path: str | None) -> Sampler:
-        return await self._open_sampler(path)
+    async def _open(self, path: str | None) -> TokenCompleter:
+        return await self._open_completer(path)
 
-    def _forget(self, path: str | None, task: "asyncio.Task[Sampler]") -> None:
+    def _forget(self, path: str | None, task: "asyncio.Task[TokenCompleter]") -> None:
         with self._lock:
             if self._opened.get(path) is task:
                 del self._opened[path]

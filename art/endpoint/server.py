@@ -1,19 +1,18 @@
 """The OpenAI-compatible endpoint: an HTTP server in a thread of this process."""
 
 import asyncio
-import errno
-import secrets
-import socket
 import threading
 
 import uvicorn
 
+from art._internal.network import base_url, bind, new_key
 from art.chat.template import ChatTemplate
-from art.endpoint.routes import Endpoint, create_app
-from art.endpoint.served_models import Samplers
-from art.errors import EngineStartError, PortInUseError
+from art.endpoint.app import create_app
+from art.endpoint.served_models import ServedModels
+from art.endpoint.state import Endpoint
+from art.errors import EngineStartError
 
-# How long requests that are being answered may go on once the server stops, in seconds.
+# Time that requests may take to finish once the server stops, in seconds.
 _GRACE = 2
 
 
@@ -24,17 +23,24 @@ class OpenAIServer:
     caller's loop is busy.
 
     Args:
-        samplers: The models to serve.
+        models: The models to serve.
         chat_template: Renders prompts and reads completions.
-        max_context_length: Of the base model, in tokens.
+        max_context_length: Context of the base model, in tokens.
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         api_key: Key to demand; ``None`` makes a random one.
+
+    Attributes:
+        host: Address that it listens on.
+        port: Port that it listens on, once :meth:`start` has returned.
+        base_url: Base URL for OpenAI clients on this machine, ending in ``/v1``; empty before
+            :meth:`start`.
+        api_key: The key that it demands.
     """
 
     def __init__(
         self,
-        samplers: Samplers,
+        models: ServedModels,
         chat_template: ChatTemplate,
         *,
         max_context_length: int,
@@ -42,9 +48,9 @@ class OpenAIServer:
         port: int = 0,
         api_key: str | None = None,
     ) -> None:
-        self.api_key = api_key or f"art-{secrets.token_urlsafe(24)}"
-        self.host, self.port = host, port
-        app = create_app(Endpoint(self.api_key, samplers, chat_template, max_context_length))
+        self.api_key = api_key or new_key("art-")
+        self.host, self.port, self.base_url = host, port, ""
+        app = create_app(Endpoint(self.api_key, models, chat_template, max_context_length))
         self._server = uvicorn.Server(
             uvicorn.Config(
                 app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_GRACE
@@ -52,18 +58,17 @@ class OpenAIServer:
         )
         self._thread: threading.Thread | None = None
 
-    async def start(self) -> tuple[str, int]:
+    async def start(self) -> None:
         """Listen and answer.
 
-        Returns:
-            The host and the port.
-
         Raises:
-            PortInUseError: Something else listens on the port.
+            PortInUseError: Another process listens on the port.
+            ConfigurationError: The address cannot be listened on.
             EngineStartError: The server's thread ended at once.
         """
-        listener = _listen(self.host, self.port)
+        listener = bind(self.host, self.port)
         self.port = listener.getsockname()[1]
+        self.base_url = f"{base_url(listener)}/v1"
         self._thread = threading.Thread(
             target=self._server.run, args=([listener],), name="art-openai-server", daemon=True
         )
@@ -71,10 +76,9 @@ class OpenAIServer:
         while not self._server.started:
             if not self._thread.is_alive():
                 raise EngineStartError(
-                    "the OpenAI-compatible endpoint could not start; see its log"
+                    "the OpenAI-compatible endpoint could not start; its log has the reason"
                 )
             await asyncio.sleep(0.005)
-        return self.host, self.port
 
     async def stop(self) -> None:
         """Stop listening and wait for the thread. Does nothing where it is not running."""
@@ -82,15 +86,3 @@ class OpenAIServer:
         if thread is not None:
             self._server.should_exit = True
             await asyncio.to_thread(thread.join)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        return socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
-        if error.errno != errno.EADDRINUSE:
-            raise
-        raise PortInUseError(
-            error.errno, f"port {port} of {host} is taken; choose another, or 0 for any free one"
-        ) from error

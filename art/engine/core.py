@@ -59,6 +59,7 @@ T = TypeVar("T")
 
 _SWEEP_EVERY_S = 30.0
 _CLOSE_S = 5.0
+_ABANDONED_AFTER_S = 10.0
 # Copies of one sampling session in several processes number their requests from blocks of their
 # own.
 _SEQ_IDS_PER_CLONE = 1_000_000_000
@@ -365,6 +366,19 @@ class Engine:
 
         await self._train(load)
         return WeightsLoaded(command.model_id, command.path)
+
+    def abandon(self, request_id: str) -> None:
+        """Note that the client that waited for a request has hung up.
+
+        Unless somebody waits for it again within ten seconds, a sampling request is cancelled. A
+        training request runs to its end: later ones of its model build on it.
+        """
+
+        def cancel_unless_awaited() -> None:
+            if not self.futures.is_awaited(request_id):
+                self._sampling.cancel(request_id)
+
+        asyncio.get_running_loop().call_later(_ABANDONED_AFTER_S, cancel_unless_awaited)
 
     async def _train(self, call: Callable[[], T]) -> T:
         return await self._lanes["training"].run(call)

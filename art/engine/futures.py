@@ -38,7 +38,7 @@ Outcome = Payload | Failure
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Describe an error to a client.
+    """The failure that tells a client of an error.
 
     An :class:`art.errors.ArtError` about the request is the user's; anything else is the
     server's, and keeps the name of its type.
@@ -54,6 +54,7 @@ class _Entry:
     group: str | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
     outcome: Outcome | None = None
+    polls: int = 0
 
     @property
     def size(self) -> int:
@@ -87,8 +88,8 @@ class FutureStore:
         """Make room for a result.
 
         Args:
-            request_id: What a client asks for it by.
-            group: What :meth:`wait_for_group` finds it under.
+            request_id: The id by which a client asks for it.
+            group: The key under which :meth:`wait_for_group` finds it.
 
         Returns:
             Whether the request is new; a repeated request is answered from the first.
@@ -99,7 +100,7 @@ class FutureStore:
         return True
 
     def resolve(self, request_id: str, outcome: Outcome) -> None:
-        """Hand in what became of a request; the first outcome stands."""
+        """Hand in the outcome of a request; the first one stands."""
         entry = self._entries.get(request_id)
         if entry is None or entry.outcome is not None:
             return
@@ -115,7 +116,7 @@ class FutureStore:
         self._evict()
 
     async def wait(self, request_id: str, timeout: float) -> Outcome | None:
-        """Wait for what becomes of a request.
+        """Wait for the outcome of a request.
 
         Args:
             request_id: As :meth:`create` was given it.
@@ -134,9 +135,18 @@ class FutureStore:
                 "started, or its result was dropped after it was fetched"
             )
         if entry.outcome is None:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(entry.done.wait(), timeout)
+            entry.polls += 1
+            try:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(entry.done.wait(), timeout)
+            finally:
+                entry.polls -= 1
         return entry.outcome
+
+    def is_awaited(self, request_id: str) -> bool:
+        """True while somebody waits for a request's outcome."""
+        entry = self._entries.get(request_id)
+        return entry is not None and entry.polls > 0
 
     async def wait_for_group(
         self, group: str, cursor: int, timeout: float

@@ -42,6 +42,16 @@ class LossSpec:
         """All inputs that a datum may have."""
         return frozenset({"target_tokens", *self.required, *self.optional})
 
+    @property
+    def compares_advantages(self) -> bool:
+        """True where the loss reads advantages; one that does not imitates what it is given."""
+        return "advantages" in self.inputs
+
+    @property
+    def reads_context_logprobs(self) -> bool:
+        """True where the sampler's logprobs count on every token, and no input masks them."""
+        return "logprobs" in self.inputs and self.weighted_by is None
+
 
 LOSSES: Mapping[LossName, LossSpec] = {
     "importance_sampling": LossSpec(required=_POLICY_INPUTS, weighted_by="advantages"),
@@ -55,7 +65,7 @@ LOSSES: Mapping[LossName, LossSpec] = {
         defaults={"clip_low_threshold": 0.0, "clip_high_threshold": 4.0},
         weighted_by="advantages",
     ),
-    # beta: the value of the page's example.
+    # beta: the value of the page's example. Its penalty counts on tokens without an advantage too.
     "dro": LossSpec(required=_POLICY_INPUTS, defaults={"beta": 0.05}),
     # Clip range: Zheng et al. 2025, "Group Sequence Policy Optimization" (arXiv:2507.18071),
     # section 5.1. Where `sequence_ratio_mask` is absent, every token with an advantage counts.

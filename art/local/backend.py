@@ -4,7 +4,7 @@ import asyncio
 import os
 from pathlib import Path
 
-from art._internal.files import link_or_copy
+from art.runs.progress import ShowProgress
 from art.tinker.backend import TinkerBackend
 
 TYPE_CHECKING = False
@@ -23,14 +23,15 @@ class LocalBackend(TinkerBackend):
 
     The first model that is registered starts the engine, a child process on loopback; each base
     model has one of its own. It ends with :meth:`close`, or with this process, however that ends.
-    Except for where the engine is, this is a :class:`art.tinker.backend.TinkerBackend`.
+    In all else this is a :class:`art.tinker.backend.TinkerBackend`.
 
     Args:
         path: Root of all models' state. The engine keeps its checkpoints and its log under
             ``engine``; each step's folder holds the adapter as PEFT reads it.
-        device: As torch names it; ``"auto"`` takes the best there is.
-        dtype: Of the base model's weights: ``"float32"``, ``"bfloat16"``, or ``"auto"``, which is
-            bfloat16 on CUDA and float32 elsewhere.
+        device: A device's name in torch, such as ``"cpu"``; ``"auto"`` takes the best there is.
+        dtype: Type of the base model's weights: ``"float32"``, ``"bfloat16"``, or ``"auto"``,
+            which is bfloat16 on CUDA and float32 elsewhere.
+        show_progress: Shows the progress of long work; ``None`` shows bars on the terminal.
     """
 
     def __init__(
@@ -39,8 +40,9 @@ class LocalBackend(TinkerBackend):
         path: str | os.PathLike[str] = ".art",
         device: str = "auto",
         dtype: str = "auto",
+        show_progress: ShowProgress | None = None,
     ) -> None:
-        super().__init__(path=path)
+        super().__init__(path=path, show_progress=show_progress)
         self._engine_root = Path(self._path) / "engine"
         self._engine_arguments = ("--device", device, "--dtype", dtype)
         self._engines: dict[str, EngineProcess] = {}
@@ -64,16 +66,18 @@ class LocalBackend(TinkerBackend):
             EngineStartError: The engine ended before it was ready.
         """
         from art.local.engine_process import EngineConnection, EngineProcess
+        from art.runs.progress import terminal_progress
 
         async with self._starting:
             engine = self._engines.get(base_model)
             if engine is None or not engine.alive:
                 engine = EngineProcess(base_model, self._engine_root, self._engine_arguments)
-                await engine.wait_until_ready()
+                await engine.wait_until_ready(self._show_progress or terminal_progress)
                 self._engines[base_model] = engine
         return EngineConnection(engine.base_url, engine.api_key, engine)
 
     async def _checkpoint_saved(self, folder: Path, sampler_path: str) -> None:
+        from art._internal.files import link_or_copy
         from art.formats.checkpoint_paths import CheckpointPath
         from art.formats.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 

@@ -1,7 +1,7 @@
 """The embedded engine as a child process on loopback.
 
-The child is ``python -m art.cli serve … --child``: it takes its key from the environment, tells of
-its loading and its address as JSON lines on standard output, logs to a file, and lives as long as
+The child is ``python -m art.cli serve … --child``: it takes its key from the environment, reports
+its loading and its address as JSON lines on standard output, logs to a file, and runs as long as
 its standard input is open. The operating system closes that pipe when this process ends, however
 it ends, so an engine never outlives its owner.
 """
@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 import os
-import secrets
 import subprocess
 import sys
 import threading
@@ -21,8 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TypeVar
 
-from tqdm import tqdm
-
+from art._internal.network import new_key
 from art.errors import (
     ArtError,
     CheckpointError,
@@ -32,28 +30,29 @@ from art.errors import (
     MissingExtraError,
     UnknownBaseModelError,
 )
+from art.runs.progress import ShowProgress, terminal_progress
 from art.tinker.connection import Connection
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# How long a dead child may go unnoticed, in seconds. The SDK itself would retry for minutes.
+# Time in which the end of a child is noticed, in seconds. The SDK alone would retry for minutes.
 _LIVENESS_PERIOD = 0.25
 _LOG_LINES_SHOWN = 15
-# What a child reports that its user can do something about.
+# Errors of a child that its user can mend, and that are raised again as the same type.
 _REPORTED: dict[str, type[ArtError]] = {
     kind.__name__: kind for kind in (CheckpointError, ConfigurationError, UnknownBaseModelError)
 }
 
 
 class EngineProcess:
-    """A running engine, and what this process holds of it.
+    """An engine in a child process.
 
     Attributes:
-        base_url: Where it answers, such as ``"http://127.0.0.1:40123"``.
-        api_key: The key it demands, new for each launch.
-        log_path: What it writes to standard error.
+        base_url: Its address, such as ``"http://127.0.0.1:40123"``.
+        api_key: The key that it demands, new for each launch.
+        log_path: The file that its standard error goes to.
     """
 
     base_url: str
@@ -62,7 +61,7 @@ class EngineProcess:
         """Start the child; :meth:`wait_until_ready` waits for it.
 
         Args:
-            base_model: The model it loads.
+            base_model: The model to load.
             root: The folder of its checkpoints and its log.
             arguments: Further arguments of ``art serve``.
 
@@ -74,7 +73,7 @@ class EngineProcess:
                 raise MissingExtraError("art.local.LocalBackend", module, "local")
         root.mkdir(parents=True, exist_ok=True)
         self.base_model = base_model
-        self.api_key = f"tml-{secrets.token_urlsafe(24)}"
+        self.api_key = new_key("tml-")
         self.log_path = root / "engine.log"
         self._stage = "starting"
         self._ready: Future[str] = Future()
@@ -95,20 +94,21 @@ class EngineProcess:
             target=self._read_events, args=(self._process.stdout,), name="art-engine", daemon=True
         ).start()
 
-    async def wait_until_ready(self) -> None:
-        """Wait until the engine answers, and show it loading.
+    async def wait_until_ready(self, show_progress: ShowProgress = terminal_progress) -> None:
+        """Wait until the engine answers.
+
+        Args:
+            show_progress: Shows the stages of its start.
 
         Raises:
-            EngineStartError: It ended before it was ready; the text ends with its log.
-            ArtError: It said why it cannot start (an unknown base model, say).
+            EngineStartError: It ended before it was ready; the message ends with its log.
+            ArtError: It reported why it cannot start (an unknown base model, say).
         """
         ready = asyncio.wrap_future(self._ready)
         try:
-            # Not a bar on a log file, where each refresh would be a line.
-            with tqdm(bar_format="{desc} ({elapsed})", leave=False, disable=None) as bar:
-                name = Path(self.base_model).name
+            with show_progress(f"engine of {Path(self.base_model).name}", None) as progress:
                 while not ready.done():
-                    bar.set_description_str(f"starting the engine of {name}: {self._stage}")
+                    progress.advance(0, {"stage": self._stage})
                     await asyncio.wait({ready}, timeout=0.2)
             self.base_url = ready.result()
         except BaseException:
@@ -118,7 +118,7 @@ class EngineProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the child runs."""
+        """``True`` while the child runs."""
         return self._process.poll() is None
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
@@ -128,7 +128,7 @@ class EngineProcess:
             awaitable: A call to the engine. It is cancelled when the engine dies.
 
         Returns:
-            What the call returns.
+            The call's result.
 
         Raises:
             EngineDiedError: The engine's process ended before the call did.
@@ -175,13 +175,13 @@ class EngineProcess:
             self._ready.set_exception(EngineStartError(message + self._log_tail()))
 
     def _start_error(self, kind: str, message: str) -> ArtError:
-        """The error that the child reported, as the same type where it is one of art's."""
+        """Make the error that the child reported, of the same type where a user can mend it."""
         known = _REPORTED.get(kind)
         if known is not None:
             return known(message)
         return EngineStartError(
             f"the engine of {self.base_model} could not start: {kind}: {message}. "
-            f"The whole story is in {self.log_path}"
+            f"Its log has the details: {self.log_path}"
         )
 
     def _how_it_ended(self) -> str:
@@ -197,12 +197,12 @@ class EngineProcess:
 
 @dataclass(frozen=True)
 class EngineConnection(Connection):
-    """A connection that knows whether its engine lives."""
+    """A connection to an engine that this process has started."""
 
     engine: EngineProcess = field(repr=False)
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
-        """Wait for an answer, but no longer than the engine lives.
+        """Await an answer, but no longer than the engine lives.
 
         Raises:
             EngineDiedError: The engine's process ended before it answered.

@@ -2,7 +2,7 @@ from . import model_support as model_support
 from .adapters.peft import export_adapter as export_adapter
 from .adapters.peft import import_adapter as import_adapter
 from .cpu import megatron_on_cpu as megatron_on_cpu
-from .lora.config import LoraConfig as LoraConfig
+from .lora.config import MegatronLoraConfig as MegatronLoraConfig
 from .lora.gradients import finalize_adapter_grads as finalize_adapter_grads
 from .lora.injection import add_adapters as add_adapters
 from .models.architecture import Architecture as Architecture

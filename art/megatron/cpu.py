@@ -1,9 +1,9 @@
-"""megatron-core on a CPU: everything that stands between the two, in one context manager.
+"""megatron-core on a CPU: all patches that it needs, in one context manager.
 
-megatron-core 0.16.1 asks for CUDA in a few places where the work itself would run anywhere. Each
-patch below names what it replaces and quotes the line that makes it necessary. When that line is
-gone from megatron-core the context raises, so that no patch outlives its reason. Nothing happens
-on import, and nothing happens where there is CUDA.
+megatron-core 0.16.1 asks for CUDA in a few places where the computation itself would run anywhere.
+Each patch below names the attribute that it replaces and quotes the line that makes it necessary.
+When that line is gone from megatron-core the context raises, so that no patch outlives its reason.
+Nothing happens on import, and nothing happens on a machine with CUDA.
 """
 
 import inspect
@@ -27,14 +27,14 @@ from art.errors import IncompatibleEngineError
 
 
 class Patch(NamedTuple):
-    """One name that is replaced on a CPU.
+    """The replacement of one attribute on a CPU.
 
     Args:
         owner: The module or class whose attribute is replaced.
         name: The attribute.
-        replacement: What it is replaced by.
-        needed_by: The code of megatron-core that cannot run on a CPU as it is.
-        line: What that code contains, and the reason for the patch.
+        replacement: Its new value.
+        needed_by: The code of megatron-core that cannot run on a CPU without the patch.
+        line: The part of that code that is the reason for the patch.
     """
 
     owner: object
@@ -48,13 +48,13 @@ class Patch(NamedTuple):
 def megatron_on_cpu() -> Iterator[None]:
     """Let megatron-core build and run models on a CPU.
 
-    It does nothing where there is CUDA, nor inside itself. Enter it before a model is built, and
-    leave it after the model's last use. The process group (gloo) and ``parallel_state`` are the
-    caller's. Inside, random numbers for dropout come from torch's own generator, and what
-    megatron would compile runs as it is written.
+    It does nothing on a machine with CUDA, nor inside itself. Enter it before a model is built, and
+    leave it after the model's last use. The caller sets up the process group (gloo) and
+    ``parallel_state``. Inside, random numbers for dropout come from torch's own generator, and
+    functions that megatron would compile run eagerly.
 
     Raises:
-        IncompatibleEngineError: megatron-core is not as the patches expect it.
+        IncompatibleEngineError: megatron-core does not contain the lines that the patches are for.
     """
     is_on = token_dispatcher.maybe_move_tensor_to_cpu is _as_numpy_where_asked
     if torch.cuda.is_available() or is_on:
@@ -69,9 +69,9 @@ def megatron_on_cpu() -> Iterator[None]:
         for patch in patches:
             stack.enter_context(_replaced(patch.owner, patch.name, patch.replacement))
         stack.enter_context(_CudaIsCpu())
-        # The fused functions are under torch.compile, whose first call takes tens of seconds.
+        # The first call of the fused functions, which are compiled, takes tens of seconds.
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        # The default tracker keeps states of CUDA generators.
+        # The default tracker keeps the states of CUDA generators.
         initialize_rng_tracker(inference_rng_tracker=True, force_reset=True)
         stack.callback(initialize_rng_tracker, force_reset=True)
         yield
@@ -87,7 +87,7 @@ def _patches() -> list[Patch]:
             RotaryEmbedding.get_emb,
             "device=torch.cuda.current_device()",
         ),
-        # The copy of tied embeddings on the last rank of a pipeline.
+        # For the copy of tied embeddings on the last rank of a pipeline.
         Patch(
             torch.Tensor,
             "cuda",
@@ -95,7 +95,7 @@ def _patches() -> list[Patch]:
             GPTModel.setup_embeddings_and_output_layer,
             "weight.data.cuda()",
         ),
-        # Its copy from the device runs on a stream of its own; here there is nothing to copy.
+        # The dispatcher copies from the device on a stream; here there is nothing to copy.
         *(
             Patch(torch.cuda, name, replacement, needed_by, f"torch.cuda.{name}(")
             for name, replacement, needed_by in (
@@ -120,7 +120,7 @@ def _patches() -> list[Patch]:
         ),
     ]
     if not gated_delta_net.HAVE_FLA:
-        # Its kernels are Triton's; megatron-core has the same rule in torch, for its
+        # FLA's kernels are Triton's; megatron-core has the same rule in torch, for its
         # deterministic mode.
         layer = gated_delta_net.GatedDeltaNet
         rule = gated_delta_net.torch_chunk_gated_delta_rule
@@ -143,8 +143,8 @@ def _check(needed_by: Callable[..., object], line: str) -> None:
         version = sys.modules["megatron.core"].__version__
         raise IncompatibleEngineError(
             f"megatron-core {version}: {needed_by.__qualname__} no longer contains {line!r}, for "
-            "which art.megatron.cpu adapts it. Install the version that the extra [megatron] "
-            "pins, or bring that module up to date"
+            "which art.megatron.cpu patches it. Install the version that the extra [megatron] "
+            "pins, or update the patch in that module"
         )
 
 
@@ -163,7 +163,7 @@ def _replaced(owner: object, name: str, replacement: object) -> Iterator[None]:
 
 
 def _l2norm(x: Tensor) -> Tensor:
-    # FLA's default epsilon, added to the sum of squares.
+    """Normalise the last axis of ``[..., D]`` (D dimension of a head), with FLA's epsilon."""
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + 1e-6)
 
 
@@ -172,7 +172,7 @@ def _as_numpy_where_asked(tensor: Any, as_numpy: bool = False, record_stream: bo
 
 
 class _CudaIsCpu(TorchFunctionMode):
-    """Makes on the CPU what is asked for with ``device="cuda"``: masks, counts of tokens."""
+    """Creates tensors on the CPU that are requested with ``device="cuda"``: masks, token counts."""
 
     NEEDED_BY = (
         inspect.unwrap(get_default_causal_mask),
@@ -187,7 +187,7 @@ class _CudaIsCpu(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Call a function of torch's, on the CPU where it was to be on a CUDA device."""
+        """Call a function of torch, with the CPU in place of a CUDA device."""
         kwargs = kwargs or {}
         if kwargs.get("device") == "cuda":
             kwargs = {**kwargs, "device": "cpu"}
@@ -195,17 +195,17 @@ class _CudaIsCpu(TorchFunctionMode):
 
 
 class _NoStream:
-    """A stream of a device that has none: all work is done when its call returns."""
+    """A stand-in for a CUDA stream: on a CPU all work is done when its call returns."""
 
     def wait_stream(self, stream: object) -> None:
-        """Have nothing to wait for."""
+        """Return at once."""
 
     def record_event(self) -> "_NoStream":
-        """Be its own event."""
+        """Return itself, as an event that has happened."""
         return self
 
     def synchronize(self) -> None:
-        """Have nothing to wait for."""
+        """Return at once."""
 
 
 def _no_stream(stream: object) -> AbstractContextManager[None]:

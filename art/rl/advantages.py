@@ -1,4 +1,4 @@
-"""How much better a rollout was than the others of its group."""
+"""Advantages: the reward of a rollout, relative to those of its group."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ _RELATIVE_TOLERANCE = 1e-12
 def group_advantages(
     rewards: Sequence[float] | npt.NDArray[np.floating], *, normalize: bool = True
 ) -> npt.NDArray[np.float64]:
-    """Advantages of one group of rollouts, relative to the group itself.
+    """Compute the advantages of one group of rollouts, relative to the group itself.
 
     With ``normalize``, GRPO's: ``A_i = (r_i - mean(r)) / std(r)``, with the standard deviation of
     the group as a population (Shao et al. 2024, "DeepSeekMath", arXiv:2402.03300, section 4.1.2).

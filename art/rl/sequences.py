@@ -123,18 +123,18 @@ def training_batch(
     ]
     sequences: list[TrainingSequence] = []
     trainable_groups = 0
-    for group, histories_of in zip(groups, completions, strict=True):
+    for group, conversations_of in zip(groups, completions, strict=True):
         advantages = group_advantages(
             [trajectory.reward for trajectory in group], normalize=normalize_advantages
         )
         if not advantages.any():
             continue
         trainable_groups += 1
-        for advantage, histories in zip(advantages, histories_of, strict=True):
+        for advantage, conversations in zip(advantages, conversations_of, strict=True):
             sequences.extend(
                 TrainingSequence(each.tokens, each.logprobs, each.mask, float(advantage))
-                for history in histories
-                for each in _join(history)
+                for conversation in conversations
+                for each in _join(conversation)
             )
     return TrainingBatch(
         sequences,
@@ -168,28 +168,30 @@ def _checked(group: TrajectoryGroup, index: int) -> Iterator[tuple[Trajectory, s
 
 
 def _completions_of(trajectory: Trajectory, where: str) -> list[list[_Completion]]:
-    """The completions of each of a trajectory's conversations."""
-    conversations: list[tuple[str, MessagesAndChoices]] = [
+    """Read the completions of each of a trajectory's conversations."""
+    named: list[tuple[str, MessagesAndChoices]] = [
         ("messages_and_choices", trajectory.messages_and_choices)
     ]
-    conversations += [
+    named += [
         (f"additional_histories[{number}].messages_and_choices", history.messages_and_choices)
         for number, history in enumerate(trajectory.additional_histories)
     ]
-    histories = [
+    conversations = [
         [
             _read(item, f"{name}[{position}] of {where}")
             for position, item in enumerate(items)
             if isinstance(item, Choice)
         ]
-        for name, items in conversations
+        for name, items in named
     ]
-    if not any(len(completion.tokens) for history in histories for completion in history):
+    if not any(
+        len(completion.tokens) for conversation in conversations for completion in conversation
+    ):
         raise NoTrainableTokensError(
             f"There is nothing to train on in {where}: none of its messages is a Choice with "
             "tokens. Append response.choices[0] itself to messages_and_choices, not its text."
         )
-    return histories
+    return conversations
 
 
 def _read(choice: Choice, where: str) -> _Completion:
@@ -234,10 +236,10 @@ def _token_array(token_ids: object, what: str) -> IntArray:
     return np.asarray(token_ids, np.int64)
 
 
-def _join(history: list[_Completion]) -> list[_OpenSequence]:
-    """Sequences of one conversation; see :func:`training_batch`."""
+def _join(conversation: list[_Completion]) -> list[_OpenSequence]:
+    """Join the turns of one conversation to sequences; see :func:`training_batch`."""
     sequences: list[_OpenSequence] = []
-    for completion in history:
+    for completion in conversation:
         if not len(completion.tokens):
             continue
         extended = [each for each in sequences if each.is_prefix_of(completion.prompt)]

@@ -1,1 +1,1 @@
-"""A run's files: where they lie, the history of its metrics, its trajectories."""
+"""Files of a run: their paths, metrics, trajectories and state; logging and progress."""

@@ -1,4 +1,4 @@
-"""What is logged of a step's trajectories, and under which names."""
+"""Metrics of a step's trajectories, and the names under which they are logged."""
 
 from collections.abc import Iterable, Mapping, Sequence
 

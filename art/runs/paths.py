@@ -1,11 +1,12 @@
-"""Where a model's state lies on disk: ``<base path>/<project>/models/<name>/``.
+"""Paths of a model's state on disk, under ``<base path>/<project>/models/<name>/``.
 
 ::
 
+    model.json                 the model's own fields, without keys
     checkpoints/0001/          one folder a step
     trajectories/<split>/0001.jsonl
-    history.jsonl              one row of metrics a call of model.log
-    state.json                 the user's own
+    history.jsonl              one row of metrics for each call of model.log
+    state.json                 the user's own values
 """
 
 import os
@@ -13,19 +14,25 @@ from pathlib import Path
 
 from art.errors import ConfigurationError
 
-# Windows takes none of these in a name, nor a device's name; paths must mean the same everywhere.
-_RESERVED_CHARACTERS = frozenset('<>:"/\\|?*')
-_RESERVED_NAMES = frozenset(
-    ["CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))]
+_LONGEST_NAME = 200  # bytes; file systems take 255, and a temporary file's name is longer
+
+# By the name of pathvalidate's reason.
+_PROBLEMS = {
+    "NULL_NAME": "it is empty",
+    "INVALID_LENGTH": f"it is longer than {_LONGEST_NAME} bytes",
+    "RESERVED_NAME": "on Windows it is the name of a device",
+}
+_BAD_CHARACTERS = (
+    'leave out control characters and < > : " / \\ | ? *, and do not begin with a space or end '
+    "with a space or a dot"
 )
-_LONGEST_NAME = 200  # bytes; file systems take 255, and a temporary file's suffix comes on top
 
 
 def path_component(kind: str, name: str) -> str:
-    """Check that a name can be one component of a path, on any system.
+    """Check that a name can be one component of a path, on every operating system.
 
     Args:
-        kind: What is named, such as ``"project"``; for the error.
+        kind: The kind of thing that is named, such as ``"project"``; for the error.
         name: The name.
 
     Returns:
@@ -34,30 +41,31 @@ def path_component(kind: str, name: str) -> str:
     Raises:
         art.errors.ConfigurationError: The name is empty, too long, or not safe as a component.
     """
-    if not name:
-        raise ConfigurationError(f"A {kind} name must not be empty.")
-    bad = sorted({char for char in name if char in _RESERVED_CHARACTERS or not char.isprintable()})
-    if bad:
+    # Loaded here, so that `from art.tinker import TinkerBackend` stays light.
+    from pathvalidate import ValidationError, validate_filename
+
+    problem: str | None = None
+    cause: ValidationError | None = None
+    # pathvalidate takes the first two, and knows no control characters beyond ASCII.
+    if name in (".", "..") or not name.isprintable():
+        problem = _BAD_CHARACTERS
+    else:
+        try:
+            validate_filename(
+                name, platform="universal", max_len=_LONGEST_NAME, fs_encoding="utf-8"
+            )
+        except ValidationError as error:
+            cause = error
+            problem = _PROBLEMS.get(error.reason.name, _BAD_CHARACTERS)
+    if problem is not None:
         raise ConfigurationError(
-            f"The {kind} name {name!r} has characters that cannot be in a file name: "
-            f"{' '.join(map(repr, bad))}. It becomes a folder; leave them out."
-        )
-    if name[-1] in ". " or name[0] == " ":
-        raise ConfigurationError(
-            f"The {kind} name {name!r} cannot be a file name: it must not begin with a space, nor "
-            "end with a space or a dot."
-        )
-    if name.partition(".")[0].upper() in _RESERVED_NAMES:
-        raise ConfigurationError(f"The {kind} name {name!r} is the name of a device on Windows.")
-    if len(name.encode()) > _LONGEST_NAME:
-        raise ConfigurationError(
-            f"The {kind} name {name!r:.40} is longer than {_LONGEST_NAME} bytes."
-        )
+            f"The {kind} name {name!r:.60} cannot be the name of a folder: {problem}"
+        ) from cause
     return name
 
 
 def model_dir(base_path: str | os.PathLike[str], project: str, name: str) -> Path:
-    """The folder of a model's state. It need not exist.
+    """Build the path of a model's folder. It need not exist.
 
     Args:
         base_path: The root of all state, ``".art"`` by default.
@@ -79,12 +87,12 @@ def model_dir(base_path: str | os.PathLike[str], project: str, name: str) -> Pat
 
 
 def checkpoint_dir(output_dir: str | os.PathLike[str], step: int) -> Path:
-    """The folder of one step's checkpoint in a model's folder. It need not exist."""
+    """Build the path of one step's checkpoint in a model's folder. It need not exist."""
     return Path(output_dir) / "checkpoints" / f"{step:04d}"
 
 
 def checkpoint_steps(output_dir: str | os.PathLike[str]) -> list[int]:
-    """The steps that have a checkpoint folder in a model's folder, in order."""
+    """List the steps that have a checkpoint folder in a model's folder, in order."""
     folder = Path(output_dir) / "checkpoints"
     if not folder.is_dir():
         return []

@@ -1,26 +1,35 @@
-"""The backend that trains on a Tinker server: the hosted service, or any that speaks its wire."""
+"""The backend that trains on a Tinker server: the hosted service, or any with the same API."""
 
 import json
 import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 
+from art._internal.deferred import DeferredModule
 from art.errors import MissingAPIKeyError
 from art.runs.paths import checkpoint_steps, model_dir
 
-# As in `art._lazy`: importing `typing` costs more than the rest of this module together.
+# As in `art._lazy`: importing `typing` costs more than the rest of this module together. What
+# signatures name is imported when they are evaluated.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self, Unpack
+    import typing
 
-    from art.backend import AnyModel, AnyTrainableModel
-    from art.dev.openai_server import OpenAIServerConfig
+    from art import backend, trajectories
+    from art import types as art_types
+    from art.dev import openai_server
+    from art.runs import progress
     from art.tinker.connection import Connection
     from art.tinker.service import TinkerService
-    from art.trajectories import TrajectoryGroup
-    from art.types import LocalTrainResult, TrainConfig, TrainOptions
+else:
+    typing = DeferredModule("typing")
+    backend = DeferredModule("art.backend")
+    trajectories = DeferredModule("art.trajectories")
+    art_types = DeferredModule("art.types")
+    openai_server = DeferredModule("art.dev.openai_server")
+    progress = DeferredModule("art.runs.progress")
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +48,7 @@ class TinkerBackend:
         tinker_api_key: The key; ``None`` reads ``TINKER_API_KEY`` when it is needed.
         base_url: The server; ``None`` is ``TINKER_BASE_URL``, or else the hosted service.
         path: Root of all models' state.
+        show_progress: Shows the progress of long work; ``None`` shows bars on the terminal.
     """
 
     def __init__(
@@ -47,45 +57,49 @@ class TinkerBackend:
         tinker_api_key: str | None = None,
         base_url: str | None = None,
         path: str | os.PathLike[str] = ".art",
+        show_progress: "progress.ShowProgress | None" = None,
     ) -> None:
         self._api_key = tinker_api_key
         self._base_url = base_url
         self._path = os.fspath(path)
+        self._show_progress = show_progress
         self._services: dict[tuple[str, str], TinkerService] = {}
 
-    async def __aenter__(self) -> "Self":
+    async def __aenter__(self) -> "typing.Self":
         return self
 
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: "TracebackType | None",
+        traceback: TracebackType | None,
     ) -> None:
         await self.close()
 
-    async def register(self, model: "AnyModel") -> None:
-        """Take a model on: its state lies under the backend's path from now on.
+    async def register(self, model: "backend.AnyModel") -> None:
+        """Keep a model's state under the backend's path from now on.
 
         Args:
             model: The model. Its ``model.json`` is written.
+
+        Raises:
+            art.errors.ConfigurationError: Its project or its name cannot be a folder's name.
+            OSError: ``model.json`` cannot be written.
         """
+        from art._internal.files import write_text
+
         model.base_path = self._path
         folder = self._output_dir(model)
-        folder.mkdir(parents=True, exist_ok=True)
-        description = model.model_dump(mode="json", exclude={"inference_api_key"})
-        temporary = folder / ".model.json"
-        temporary.write_text(json.dumps(description, indent=2), encoding="utf-8")
-        temporary.replace(folder / "model.json")
+        write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
 
     async def train(
         self,
-        model: "AnyTrainableModel",
-        trajectory_groups: "Iterable[TrajectoryGroup]",
+        model: "backend.AnyTrainableModel",
+        trajectory_groups: "Iterable[trajectories.TrajectoryGroup]",
         *,
-        config: "TrainConfig | None" = None,
-        **options: "Unpack[TrainOptions]",
-    ) -> "LocalTrainResult":
+        config: "art_types.TrainConfig | None" = None,
+        **options: "typing.Unpack[art_types.TrainOptions]",
+    ) -> "art_types.LocalTrainResult":
         """Take one training step and serve the new weights.
 
         Where all rewards of every group are equal there is nothing to learn: no step is taken,
@@ -133,33 +147,64 @@ class TinkerBackend:
             for service in services.values():
                 stack.push_async_callback(service.aclose)
 
-    async def _prepare_backend_for_training(
-        self, model: "AnyTrainableModel", config: "OpenAIServerConfig | None"
+    async def prepare_for_training(
+        self,
+        model: "backend.AnyTrainableModel",
+        endpoint_config: "openai_server.OpenAIServerConfig | None" = None,
     ) -> tuple[str, str]:
-        service = await self._get_service(model)
-        host, port = await service.start_openai_server(config)
-        return f"http://{host}:{port}/v1", service.api_key
+        """Resume or create the model's adapter, and serve its latest step.
 
-    async def _get_step(self, model: "AnyTrainableModel") -> int:
+        Args:
+            model: A registered model.
+            endpoint_config: Settings of the OpenAI-compatible endpoint; ``None`` is the defaults.
+
+        Returns:
+            The base URL of the endpoint, ending in ``/v1``, and its API key.
+
+        Raises:
+            art.errors.MissingAPIKeyError: There is no key for the server.
+            art.errors.UnknownBaseModelError: The server has no such base model.
+            art.errors.ConfigurationError: An option cannot be used.
+            art.errors.EngineError: The server cannot be reached, or failed.
+        """
+        service = await self._get_service(model)
+        await service.start_openai_server(endpoint_config)
+        return service.base_url, service.api_key
+
+    async def get_step(self, model: "backend.AnyTrainableModel") -> int:
+        """Count the training steps that a model has taken."""
         return (await self._get_service(model)).step
 
-    async def _delete_checkpoint_files(
-        self, model: "AnyTrainableModel", steps_to_keep: list[int]
+    async def delete_checkpoints(
+        self, model: "backend.AnyTrainableModel", steps_to_keep: list[int]
     ) -> None:
+        """Delete all checkpoints of a model but the latest and those of ``steps_to_keep``."""
         await (await self._get_service(model)).delete_checkpoints(steps_to_keep)
 
-    def _model_inference_name(self, model: "AnyModel", step: int | None = None) -> str:
+    def inference_name(self, model: "backend.AnyModel", step: int | None = None) -> str:
+        """Name a model as its endpoint serves it: ``name@step``.
+
+        Args:
+            model: A registered model.
+            step: The checkpoint that is wanted; ``None`` is the latest.
+        """
         if not model.trainable:
             return model.inference_model_name or model.name
         if step is None:
             step = max(checkpoint_steps(self._output_dir(model)), default=0)
         return f"{model.name}@{step}"
 
-    async def _get_service(self, model: "AnyTrainableModel") -> "TinkerService":
-        """The model's service; making one contacts nothing."""
+    # Code written for ART calls these.
+    _prepare_backend_for_training = prepare_for_training
+    _get_step = get_step
+    _model_inference_name = inference_name
+
+    async def _get_service(self, model: "backend.AnyTrainableModel") -> "TinkerService":
+        """Make the model's service, or reuse it. Making one contacts nothing."""
         key = (model.project, model.name)
         if key not in self._services:
             from art.dev.get_model_config import get_model_config
+            from art.runs.progress import terminal_progress
 
             # Through the package, so that a missing SDK says which extra brings it.
             from art.tinker import TinkerService
@@ -168,18 +213,19 @@ class TinkerBackend:
             self._services[key] = TinkerService(
                 model.name,
                 model.base_model,
-                get_model_config(model.base_model, output_dir, model._internal_config),
+                get_model_config(model.base_model, output_dir, model.internal_config),
                 output_dir,
                 connect=lambda: self._connect(model.base_model),
                 checkpoint_saved=self._checkpoint_saved,
+                show_progress=self._show_progress or terminal_progress,
             )
         return self._services[key]
 
-    def _output_dir(self, model: "AnyModel") -> Path:
+    def _output_dir(self, model: "backend.AnyModel") -> Path:
         return model_dir(self._path, model.project, model.name)
 
     async def _connect(self, base_model: str) -> "Connection":
-        """Reach the server that has a base model.
+        """Connect to the server of a base model.
 
         Raises:
             MissingAPIKeyError: There is no key.

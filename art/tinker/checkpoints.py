@@ -1,11 +1,10 @@
 """The checkpoint folders of a model on this machine: ``checkpoints/0001/info.yaml``.
 
-The weights themselves lie on the Tinker server; a folder says where. It appears under its name
-only once it is complete, so a process that is killed leaves the one before as the last.
+The weights themselves are on the Tinker server; a folder holds their paths there. It appears under
+its name only once it is complete, so a process that is killed leaves the one before as the last.
 """
 
 import os
-import secrets
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import yaml
 
+from art._internal.files import new_folder, remove_folder
 from art.errors import CheckpointError
 from art.runs.paths import checkpoint_dir, checkpoint_steps
 
@@ -21,13 +21,13 @@ _INFO = "info.yaml"
 
 @dataclass(frozen=True, slots=True)
 class CheckpointInfo:
-    """Where a step's weights lie. The first three names are those that ART writes.
+    """The paths of a step's weights. The first three names are those that ART writes.
 
     Attributes:
         model_id: The model on the Tinker server that was saved.
-        state_with_optimizer_path: What training resumes from.
-        sampler_weights_path: What is sampled from.
-        base_model: What the adapter belongs to; ``None`` in a folder that ART wrote.
+        state_with_optimizer_path: The checkpoint that training resumes from.
+        sampler_weights_path: The checkpoint to sample from.
+        base_model: The base model of the adapter; ``None`` in a folder that ART wrote.
     """
 
     model_id: str
@@ -47,7 +47,7 @@ class CheckpointFolders:
         self._output_dir = output_dir
 
     def folder(self, step: int) -> Path:
-        """The folder of a step, whether it exists or not."""
+        """The folder of a step. It need not exist."""
         return checkpoint_dir(self._output_dir, step)
 
     def steps(self) -> list[int]:
@@ -66,7 +66,7 @@ class CheckpointFolders:
         """Read a step's folder.
 
         Raises:
-            art.errors.CheckpointError: It cannot be read, or lacks something.
+            art.errors.CheckpointError: It cannot be read, or is incomplete.
         """
         path = self.folder(step) / _INFO
         try:
@@ -81,66 +81,46 @@ class CheckpointFolders:
     async def write(
         self, step: int, info: CheckpointInfo, fill: Callable[[Path], Awaitable[None]]
     ) -> Path:
-        """Write a step's folder, all of it or nothing.
+        """Write a step's folder whole or not at all.
 
         Args:
-            step: The step; its folder must not exist yet, or is replaced if it is incomplete.
-            info: What to write.
+            step: The step. A folder of it without ``info.yaml`` is a leftover, and is replaced.
+            info: The paths.
             fill: Puts further files into the folder, given its temporary path.
 
         Returns:
             The folder.
 
         Raises:
-            art.errors.CheckpointError: The disk is full, say.
+            art.errors.CheckpointError: It cannot be written (the disk is full, say), or the step
+                has a complete folder.
         """
         folder = self.folder(step)
-        temporary = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
         try:
-            temporary.mkdir(parents=True)
-            await fill(temporary)
-            _write_synced(temporary / _INFO, yaml.safe_dump(_without_none(info), sort_keys=False))
-            if folder.exists() and not (folder / _INFO).exists():
-                shutil.rmtree(folder)
-            temporary.rename(folder)
-            _sync_folder(folder.parent)
+            with new_folder(folder) as temporary:
+                await fill(temporary)
+                (temporary / _INFO).write_text(
+                    yaml.safe_dump(_without_none(info), sort_keys=False), encoding="utf-8"
+                )
+                if folder.exists() and not (folder / _INFO).exists():
+                    shutil.rmtree(folder)
+        except CheckpointError:
+            raise
         except OSError as error:
-            if isinstance(error, CheckpointError):
-                raise
             raise CheckpointError(
-                f"the checkpoint of step {step} cannot be written to {folder}: {error}"
+                f"the checkpoint of step {step} cannot be written to {folder}: {error}. Free space "
+                "or check the folder's permissions; training goes on from the step before"
             ) from error
-        finally:
-            # Once renamed there is nothing left to remove.
-            shutil.rmtree(temporary, ignore_errors=True)
         return folder
 
     def delete(self, step: int) -> None:
-        """Remove a step's folder."""
-        folder = self.folder(step)
-        # Without its name it is no checkpoint any more, even if removing it is interrupted.
-        doomed = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
-        folder.rename(doomed)
-        shutil.rmtree(doomed)
+        """Remove a step's folder.
+
+        Raises:
+            OSError: There is none, or it cannot be removed.
+        """
+        remove_folder(self.folder(step))
 
 
 def _without_none(info: CheckpointInfo) -> dict[str, str]:
     return {key: value for key, value in asdict(info).items() if value is not None}
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    # Windows cannot open a folder; there a rename is as durable as it gets.
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,4 +1,4 @@
-"""How a backend reaches its Tinker server."""
+"""The connection of a backend to its Tinker server."""
 
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Connection:
-    """A Tinker server, and the key for it.
+    """The address of a Tinker server, and the key for it.
 
     Attributes:
         base_url: The server's address; ``None`` is the SDK's own default, which is
@@ -21,16 +21,15 @@ class Connection:
     api_key: str = field(repr=False)
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
-        """Wait for an answer of the server.
+        """Await an answer of the server.
 
-        Called from more than one thread's event loop: from the caller's, and from that of the
-        OpenAI-compatible endpoint.
+        A connection whose server can end overrides this, to raise instead of waiting for ever. It
+        is called on two event loops: the caller's, and that of the OpenAI-compatible endpoint.
 
         Args:
-            awaitable: The pending answer.
+            awaitable: The pending answer. Cancelling the call cancels it.
 
         Returns:
-            The answer. A connection that knows more of its server can override this, to raise
-            instead of waiting for a server that has gone.
+            The answer.
         """
         return await awaitable

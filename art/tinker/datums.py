@@ -2,20 +2,58 @@
 
 A datum predicts: its input is a sequence without the last token, its targets are the sequence
 without the first. What belongs to a token (logprob, advantage, weight) is aligned with the
-targets, and zero where the token was not sampled by the policy. The losses that read these
-arrays are documented at https://tinker-docs.thinkingmachines.ai/losses.
+targets, and zero where the token was not sampled by the policy. :mod:`art.formats.losses` says
+which loss reads which array.
+
+Shapes: T tokens of a sequence, so T-1 targets of its datum.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import tinker
 
 from art.errors import ContextLengthError
+from art.formats.losses import find_loss
 from art.rl.sequences import TrainingSequence
 
 FloatArray = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenArrays:
+    """The numbers of one sequence's tokens that a loss may read.
+
+    Attributes:
+        sequence: The sequence.
+        advantages_T: float32 ``[T]``, zero where the mask is.
+        context_logprobs_T: float32 ``[T]``: logprobs of the tokens that were not sampled, for the
+            losses that read them; zero for all others.
+    """
+
+    sequence: TrainingSequence
+    advantages_T: FloatArray
+    context_logprobs_T: FloatArray
+
+
+def _sampled(arrays: TokenArrays) -> FloatArray:
+    return arrays.sequence.mask.astype(np.float32)
+
+
+def _logprobs(arrays: TokenArrays) -> FloatArray:
+    sequence = arrays.sequence
+    return np.where(sequence.mask, sequence.logprobs, arrays.context_logprobs_T)
+
+
+# Each input of a loss but `target_tokens`, as float32 ``[T]``.
+_INPUTS: Mapping[str, Callable[[TokenArrays], FloatArray]] = {
+    "advantages": lambda arrays: arrays.advantages_T,
+    "logprobs": _logprobs,
+    "sequence_ratio_mask": _sampled,
+    "weights": _sampled,
+}
 
 
 def token_advantages(sequences: Sequence[TrainingSequence]) -> list[FloatArray]:
@@ -32,41 +70,37 @@ def token_advantages(sequences: Sequence[TrainingSequence]) -> list[FloatArray]:
     ]
 
 
-def policy_datums(
-    sequences: Sequence[TrainingSequence], advantages: Sequence[FloatArray]
+def loss_datums(
+    loss_fn: str,
+    sequences: Sequence[TrainingSequence],
+    advantages: Sequence[FloatArray],
+    context_logprobs: Sequence[FloatArray] | None = None,
 ) -> list[tinker.Datum]:
-    """Make datums for a policy-gradient loss: importance_sampling, ppo or cispo.
+    """Make datums for a loss, with all inputs that it takes.
+
+    ``sequence_ratio_mask`` and ``weights`` are 1 where a token was sampled: the latter makes
+    ``cross_entropy`` the maximum likelihood of the sampled tokens.
 
     Args:
+        loss_fn: Name of the loss.
         sequences: Training sequences of at least two tokens.
         advantages: For each sequence float32 ``[T]``, zero where the mask is.
+        context_logprobs: For each sequence float32 ``[T]``: logprobs of the tokens that were not
+            sampled; ``None`` is zeros.
 
     Returns:
-        Datums with ``target_tokens`` int64, ``logprobs`` and ``advantages`` float32, ``[T-1]``.
+        Datums with ``target_tokens`` int64, and the loss's other inputs float32, ``[T-1]``.
+
+    Raises:
+        InvalidRequestError: There is no such loss.
     """
-    return [
-        _datum(
-            sequence,
-            logprobs=np.where(sequence.mask, sequence.logprobs, 0.0),
-            advantages=advantage_T,
-        )
-        for sequence, advantage_T in zip(sequences, advantages, strict=True)
+    names = sorted(find_loss(loss_fn).inputs - {"target_tokens"})
+    if context_logprobs is None:
+        context_logprobs = [np.zeros(len(each.tokens), np.float32) for each in sequences]
+    arrays = [
+        TokenArrays(*of_one) for of_one in zip(sequences, advantages, context_logprobs, strict=True)
     ]
-
-
-def imitation_datums(sequences: Sequence[TrainingSequence]) -> list[tinker.Datum]:
-    """Make datums for the cross_entropy loss: maximum likelihood of the sampled tokens.
-
-    On the sequences whose advantage is positive, this is rejection-sampling fine-tuning (RAFT,
-    arXiv:2304.06767). All that are given are imitated, so the others must be left out.
-
-    Args:
-        sequences: Training sequences of at least two tokens.
-
-    Returns:
-        Datums with ``target_tokens`` int64 and ``weights`` float32, ``[T-1]``: 1 where sampled.
-    """
-    return [_datum(sequence, weights=sequence.mask.astype(np.float32)) for sequence in sequences]
+    return [_datum(each.sequence, {name: _INPUTS[name](each) for name in names}) for each in arrays]
 
 
 def check_context_length(sequences: Sequence[TrainingSequence], max_tokens: int) -> None:
@@ -90,13 +124,15 @@ def check_context_length(sequences: Sequence[TrainingSequence], max_tokens: int)
         )
 
 
-def _datum(sequence: TrainingSequence, **per_token: npt.NDArray[np.floating]) -> tinker.Datum:
-    inputs = {
-        name: tinker.TensorData.from_numpy(values[1:].astype(np.float32))
-        for name, values in per_token.items()
-    }
+def _datum(sequence: TrainingSequence, inputs: Mapping[str, FloatArray]) -> tinker.Datum:
     targets = tinker.TensorData.from_numpy(sequence.tokens[1:].astype(np.int64))
     return tinker.Datum(
         model_input=tinker.ModelInput.from_ints(sequence.tokens[:-1].tolist()),
-        loss_fn_inputs={"target_tokens": targets, **inputs},
+        loss_fn_inputs={
+            "target_tokens": targets,
+            **{
+                name: tinker.TensorData.from_numpy(values_T[1:].astype(np.float32))
+                for name, values_T in inputs.items()
+            },
+        },
     )

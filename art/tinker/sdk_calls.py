@@ -15,12 +15,12 @@ T = TypeVar("T")
 
 
 async def sdk_call(connection: Connection, call: Awaitable[T], doing: str) -> T:
-    """Wait for a call of the SDK.
+    """Await a call of the SDK, and convert its errors.
 
     Args:
-        connection: Guards the wait.
+        connection: The connection to the server that the call goes to.
         call: A future that the SDK returned.
-        doing: What the call does, for the error: ``"saving a checkpoint"``.
+        doing: A description for the error, such as ``"saving a checkpoint"``.
 
     Returns:
         The call's result.
@@ -40,10 +40,10 @@ async def sdk_call(connection: Connection, call: Awaitable[T], doing: str) -> T:
 
 
 async def blocking_sdk_call(connection: Connection, call: Callable[[], T], doing: str) -> T:
-    """Like :func:`sdk_call`, for what the SDK does on the calling thread.
+    """Run a blocking call of the SDK in a thread, and convert its errors as :func:`sdk_call` does.
 
-    The SDK opens a session synchronously, and retries for minutes where nothing answers. It gets
-    a daemon thread of its own, so that it can be abandoned.
+    The SDK opens a session synchronously, and retries for minutes where nothing answers. The
+    thread is a daemon, so that the call can be abandoned.
     """
     result: Future[T] = Future()
 

@@ -10,7 +10,6 @@ import numpy as np
 import numpy.typing as npt
 import tinker
 
-from art.endpoint.served_models import Sampler
 from art.errors import (
     CheckpointError,
     EngineDiedError,
@@ -20,6 +19,7 @@ from art.errors import (
 )
 from art.tinker.connection import Connection
 from art.tinker.sdk_calls import blocking_sdk_call, sdk_call
+from art.tinker.token_completer import SamplingClientCompleter
 
 if TYPE_CHECKING:
     from art.dev.model import TinkerTrainingClientArgs
@@ -28,16 +28,16 @@ logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 
-# Reference logprobs that are asked for at once.
-_CONCURRENT_SCORES = 64
+# Sequences whose reference logprobs are computed at once.
+_CONCURRENT_LOGPROBS = 64
 
 
 class ServerSession:
-    """What a service holds of its server. Made by :meth:`open`.
+    """The SDK's clients of one server, for one base model. Made by :meth:`open`.
 
     Attributes:
-        connection: How the server is reached.
-        max_context_length: Of the base model, in tokens.
+        connection: The connection to the server.
+        max_context_length: Context of the base model, in tokens.
     """
 
     def __init__(
@@ -53,14 +53,14 @@ class ServerSession:
         self._base_model = base_model
         self._service_client = service_client
         self._rest_client = rest_client
-        self._base_sampler: tinker.SamplingClient | None = None
+        self._base_client: tinker.SamplingClient | None = None
 
     @classmethod
     async def open(cls, connection: Connection, base_model: str) -> Self:
-        """Reach a server and ask it for a base model.
+        """Connect to a server and check that it has a base model.
 
         Args:
-            connection: How to reach it.
+            connection: The connection to the server.
             base_model: The model to train.
 
         Returns:
@@ -77,24 +77,26 @@ class ServerSession:
             "connecting",
         )
         capabilities = await sdk_call(
-            connection, rest_client.get_server_capabilities(), "asking for the server's models"
+            connection, rest_client.get_server_capabilities(), "listing the server's models"
         )
         supported = {model.model_name: model for model in capabilities.supported_models}
         if base_model not in supported:
             raise _unknown_base_model(base_model, [name for name in supported if name])
         max_context_length = supported[base_model].max_context_length
         if max_context_length is None:
-            raise EngineError(f"the Tinker server does not say how long {base_model}'s context is")
+            raise EngineError(
+                f"the Tinker server does not report the context length of {base_model}"
+            )
         service_client = tinker.ServiceClient(
             base_url=connection.base_url, api_key=connection.api_key
         )
         return cls(connection, base_model, max_context_length, service_client, rest_client)
 
     async def check(self) -> None:
-        """Ask the server for a sign of life.
+        """Check that the server answers.
 
         Raises:
-            EngineError: There is none.
+            EngineError: It does not.
         """
         await sdk_call(
             self.connection, self._rest_client.get_server_capabilities(), "reaching the server"
@@ -113,7 +115,7 @@ class ServerSession:
         """Create an adapter from a checkpoint, with its optimizer's state.
 
         Raises:
-            CheckpointError: The server has it no more.
+            CheckpointError: The server no longer has it.
         """
         doing = f"resuming from {state_path}"
         try:
@@ -131,12 +133,12 @@ class ServerSession:
                 "resume from the step before"
             ) from error
 
-    async def sampler(self, path: str | None) -> Sampler:
-        """Open the sampler of a checkpoint, or of the base model."""
-        return _SdkSampler(self.connection, await self._sampling_client(path))
+    async def open_completer(self, path: str | None) -> SamplingClientCompleter:
+        """Open a checkpoint for sampling, or the base model where the path is ``None``."""
+        return SamplingClientCompleter(self.connection, await self._sampling_client(path))
 
     async def base_logprobs(self, token_ids: Sequence[npt.NDArray[np.int64]]) -> list[FloatArray]:
-        """Ask the base model how likely it finds each token.
+        """Compute the base model's logprob of each token.
 
         Args:
             token_ids: For each sequence int64 ``[T]``.
@@ -144,13 +146,13 @@ class ServerSession:
         Returns:
             For each sequence float32 ``[T]``, NaN at position 0.
         """
-        if self._base_sampler is None:
-            self._base_sampler = await self._sampling_client(None)
-        client = self._base_sampler
-        gate = asyncio.Semaphore(_CONCURRENT_SCORES)
+        if self._base_client is None:
+            self._base_client = await self._sampling_client(None)
+        client = self._base_client
+        semaphore = asyncio.Semaphore(_CONCURRENT_LOGPROBS)
 
         async def score(tokens: npt.NDArray[np.int64]) -> FloatArray:
-            async with gate:
+            async with semaphore:
                 logprobs = await sdk_call(
                     self.connection,
                     client.compute_logprobs(tinker.ModelInput.from_ints(tokens.tolist())),
@@ -175,18 +177,18 @@ class ServerSession:
             logger.info("%s was deleted before", path)
 
     async def close(self) -> None:
-        """End the session. A server that has gone has ended it already."""
+        """End the session. Does nothing but log where the server is gone."""
         try:
             await sdk_call(self.connection, self._service_client.close("success"), "closing")
         except (EngineDiedError, EngineError, InvalidRequestError) as error:
             logger.info("the session with the Tinker server was not closed: %s", error)
 
     def abandon(self) -> None:
-        """Stop the SDK's background work for a server that has gone, without waiting."""
+        """Stop the SDK's background work for a server that is gone, without waiting."""
         self._service_client.close("errored")
 
     async def _sampling_client(self, path: str | None) -> tinker.SamplingClient:
-        doing = f"opening the sampler of {path or self._base_model}"
+        doing = f"opening {path or self._base_model} for sampling"
         pending = await blocking_sdk_call(
             self.connection,
             lambda: self._service_client.create_sampling_client(
@@ -195,25 +197,6 @@ class ServerSession:
             doing,
         )
         return await sdk_call(self.connection, pending, doing)
-
-
-class _SdkSampler:
-    """A :class:`Sampler` of the SDK."""
-
-    def __init__(self, connection: Connection, client: tinker.SamplingClient) -> None:
-        self._connection = connection
-        self._client = client
-
-    async def sample(
-        self, prompt: list[int], num_samples: int, params: tinker.SamplingParams, topk_logprobs: int
-    ) -> tinker.types.SampleResponse:
-        pending = self._client.sample(
-            tinker.ModelInput.from_ints(prompt),
-            num_samples,
-            params,
-            topk_sample_logprobs=topk_logprobs,
-        )
-        return await sdk_call(self._connection, pending, "sampling")
 
 
 def _unknown_base_model(base_model: str, supported: list[str]) -> UnknownBaseModelError:

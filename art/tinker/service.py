@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import tinker
-from tqdm import tqdm
 
 from art.chat.template import ChatTemplate
-from art.endpoint.served_models import Sampler, Samplers
+from art.dev.get_server_args import get_server_args
+from art.endpoint.served_models import ServedModels
 from art.endpoint.server import OpenAIServer
+from art.endpoint.types import TokenCompleter
 from art.errors import ConfigurationError, EngineDiedError, EngineError
 from art.rl.sequences import TrainingSequence
+from art.runs.progress import ShowProgress, terminal_progress
 from art.tinker.adapter_config import training_client_args
 from art.tinker.checkpoints import CheckpointFolders, CheckpointInfo
 from art.tinker.connection import Connection
@@ -27,15 +29,15 @@ from art.types import TrainConfig
 
 if TYPE_CHECKING:
     from art.dev.model import InternalModelConfig
-    from art.dev.openai_server import OpenAIServerConfig, ServerArgs
+    from art.dev.openai_server import OpenAIServerConfig
 
 logger = logging.getLogger(__name__)
 
 # Given a checkpoint's new folder and its sampler path on the server.
 CheckpointSaved = Callable[[Path, str], Awaitable[None]]
 
-_SERVER_ARGS = {"host", "port", "api_key", "chat_template"}
-_TRAINING_STAGES = ("forward_backward", "optim_step", "checkpoint")
+# The stages of a step that are shown: forward_backward, optim_step, checkpoint.
+_NUM_STAGES = 3
 
 
 async def _leave_folder(folder: Path, sampler_path: str) -> None:
@@ -46,15 +48,16 @@ class TinkerService:
     """Trains one model on a Tinker server and serves its checkpoints.
 
     Nothing is contacted before the first use. A step that fails leaves the model at its last
-    checkpoint: the next use goes on from there, whatever the server had computed in between.
+    checkpoint: the next use goes on from there, whatever the server has computed since.
 
     Args:
         model_name: The model's name.
         base_model: The base model's name.
         config: From ``get_model_config``.
         output_dir: The model's folder.
-        connect: Reaches the server.
+        connect: Connects to the server.
         checkpoint_saved: Puts further files into a checkpoint's folder before it is complete.
+        show_progress: Shows the stages of each training step.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class TinkerService:
         output_dir: str,
         connect: Callable[[], Awaitable[Connection]],
         checkpoint_saved: CheckpointSaved = _leave_folder,
+        show_progress: ShowProgress = terminal_progress,
     ) -> None:
         self.model_name = model_name
         self.base_model = base_model
@@ -72,11 +76,12 @@ class TinkerService:
         self.output_dir = output_dir
         self._connect = connect
         self._checkpoint_saved = checkpoint_saved
+        self._show_progress = show_progress
         self._folders = CheckpointFolders(output_dir)
         self._lock = asyncio.Lock()
         self._session: ServerSession | None = None
         self._client: tinker.TrainingClient | None = None
-        self._samplers = Samplers(model_name, base_model, self._open_sampler)
+        self._served_models = ServedModels(model_name, base_model, self._open_completer)
         self._server: OpenAIServer | None = None
 
     @property
@@ -93,11 +98,18 @@ class TinkerService:
         """The key of the running endpoint.
 
         Raises:
-            EngineError: :meth:`start_openai_server` was not called yet.
+            EngineError: The endpoint is not running.
         """
-        if self._server is None:
-            raise EngineError(f"the endpoint of {self.model_name} is not running")
-        return self._server.api_key
+        return self._running_server().api_key
+
+    @property
+    def base_url(self) -> str:
+        """The base URL of the running endpoint, ending in ``/v1``.
+
+        Raises:
+            EngineError: The endpoint is not running.
+        """
+        return self._running_server().base_url
 
     async def start_openai_server(self, config: "OpenAIServerConfig | None") -> tuple[str, int]:
         """Serve the model's checkpoints; the first call makes the model ready for training.
@@ -112,27 +124,27 @@ class TinkerService:
 
         Raises:
             ConfigurationError: ``config`` has something else; or the tokenizer no chat template.
-            PortInUseError: Something else listens on the port.
+            PortInUseError: Another process listens on the port.
             EngineError: The server cannot be reached, or failed.
         """
-        server_args = _checked_server_args(config)
+        server_args = get_server_args(config)
         await self._drop_dead_session()
         async with self._exclusively():
             session, client = await self._ready()
             if self._server is None:
                 tokenizer = await asyncio.to_thread(client.get_tokenizer)
-                template = server_args.get("chat_template") or self.config.get("chat_template")
+                template = server_args["chat_template"] or self.config.get("chat_template")
                 server = OpenAIServer(
-                    self._samplers,
+                    self._served_models,
                     ChatTemplate(
                         tokenizer,
                         template=template,
                         template_kwargs=self.config.get("chat_template_kwargs"),
                     ),
                     max_context_length=session.max_context_length,
-                    host=server_args.get("host") or "127.0.0.1",
-                    port=server_args.get("port", 0),
-                    api_key=server_args.get("api_key"),
+                    host=server_args["host"],
+                    port=server_args["port"],
+                    api_key=server_args["api_key"],
                 )
                 await server.start()
                 self._server = server
@@ -144,12 +156,12 @@ class TinkerService:
         """Take one step, save its checkpoint and serve it.
 
         Args:
-            sequences: What to train on, at least one.
-            config: How.
+            sequences: The training data, at least one sequence.
+            config: Settings of the step.
 
         Returns:
-            Metrics, of :class:`art.tinker.training_step.PendingStep` and
-            ``time/step_trainer_s``.
+            The metrics of :class:`art.tinker.training_step.PendingStep`, and
+            ``time/step_trainer_s``, the duration in seconds.
 
         Raises:
             ContextLengthError: A sequence is too long for the model. Nothing was sent.
@@ -160,10 +172,10 @@ class TinkerService:
         start = time.monotonic()
         async with self._exclusively():
             session, client = await self._ready()
-            # A server scores tokens as a prompt, and wants room to sample one more.
+            # Reference logprobs are those of a prompt, and a server needs room to sample one token.
             room = 1 if config.kl_penalty_coef else 0
             check_context_length(sequences, session.max_context_length - room)
-            data = await step_data(session, sequences, config)
+            data = await step_data(session, client, sequences, config)
             try:
                 metrics = await self._take_step(session, client, data, config)
             except BaseException:
@@ -174,7 +186,7 @@ class TinkerService:
         return {**data.metrics, **metrics, "time/step_trainer_s": seconds}
 
     async def delete_checkpoints(self, steps_to_keep: Collection[int]) -> None:
-        """Delete checkpoints, on the server and here.
+        """Delete checkpoints on the server and on this machine.
 
         Args:
             steps_to_keep: Steps to keep. The last one is always kept, since training goes on
@@ -187,7 +199,7 @@ class TinkerService:
             session, _ = await self._ready()
             for step in doomed:
                 info = self._folders.read(step)
-                self._samplers.withdraw(step)
+                self._served_models.withdraw(step)
                 # The folder goes last: a deletion that is interrupted can be repeated.
                 await session.delete_checkpoint(info.state_with_optimizer_path)
                 await session.delete_checkpoint(info.sampler_weights_path)
@@ -200,9 +212,16 @@ class TinkerService:
             await server.stop()
         async with self._lock:
             session, self._session, self._client = self._session, None, None
-            self._samplers.forget_opened()
+            self._served_models.forget_opened()
             if session is not None:
                 await session.close()
+
+    def _running_server(self) -> OpenAIServer:
+        if self._server is None:
+            raise EngineError(
+                f"the endpoint of {self.model_name} is not running; register the model first"
+            )
+        return self._server
 
     async def _take_step(
         self,
@@ -212,22 +231,20 @@ class TinkerService:
         config: TrainConfig,
     ) -> dict[str, float]:
         step = self.step + 1
-        with tqdm(total=len(_TRAINING_STAGES), desc=f"step {step} training") as progress:
+        with self._show_progress(f"step {step} training", _NUM_STAGES) as progress:
             pending = PendingStep(session, client, data, config)
-            progress.set_postfix_str(_TRAINING_STAGES[0])
+            progress.advance(0, {"stage": "forward_backward"})
             metrics = await pending.gradients()
-            progress.update()
-            progress.set_postfix_str(_TRAINING_STAGES[1])
+            progress.advance(1, {"stage": "optim_step"})
             metrics |= await pending.update()
-            progress.update()
-            progress.set_postfix_str(_TRAINING_STAGES[2])
+            progress.advance(1, {"stage": "checkpoint"})
             await self._save_checkpoint(step, session, client)
-            progress.update()
+            progress.advance(1)
         return metrics
 
     @asynccontextmanager
     async def _exclusively(self) -> AsyncIterator[None]:
-        """Hold the lock; where the engine dies, forget it, so that the next use starts another."""
+        """Hold the lock; forget an engine that dies, so that the next use starts another one."""
         async with self._lock:
             try:
                 yield
@@ -247,12 +264,12 @@ class TinkerService:
 
     def _forget_session(self) -> None:
         session, self._session, self._client = self._session, None, None
-        self._samplers.forget_opened()
+        self._served_models.forget_opened()
         if session is not None:
             session.abandon()
 
     async def _ready(self) -> tuple[ServerSession, tinker.TrainingClient]:
-        """Reach the server and resume the model, as far as that is not done. Holds the lock."""
+        """Connect and resume the model, unless that is done. The caller holds the lock."""
         if self._session is None:
             self._session = await ServerSession.open(await self._connect(), self.base_model)
         if self._client is None:
@@ -260,7 +277,7 @@ class TinkerService:
         return self._session, self._client
 
     async def _resume(self, session: ServerSession) -> tinker.TrainingClient:
-        args = training_client_args(self.base_model, self.config)
+        args = training_client_args(self.config)
         step = self._folders.last_step()
         if step is None:
             client = await session.create_model(args)
@@ -280,7 +297,7 @@ class TinkerService:
                 f"{args['rank']}; set it back, or use another model name"
             )
         for saved in self._folders.steps():
-            self._samplers.publish(saved, self._folders.read(saved).sampler_weights_path)
+            self._served_models.publish(saved, self._folders.read(saved).sampler_weights_path)
         logger.info("resumed %s from step %d", self.model_name, step)
         return client
 
@@ -297,26 +314,17 @@ class TinkerService:
         await self._folders.write(
             step, info, lambda folder: self._checkpoint_saved(folder, sampler_path)
         )
-        self._samplers.publish(step, sampler_path)
+        self._served_models.publish(step, sampler_path)
 
-    async def _open_sampler(self, path: str | None) -> Sampler:
-        """Called from the endpoint's event loop, where the lock cannot be taken."""
+    async def _open_completer(self, path: str | None) -> TokenCompleter:
+        """Open a checkpoint for sampling.
+
+        Called on the endpoint's event loop, where the lock cannot be taken.
+        """
         session = self._session
         if session is None:
             raise EngineError(
                 f"the session of {self.model_name} with its Tinker server has ended; register the "
                 "model again"
             )
-        return await session.sampler(path)
-
-
-def _checked_server_args(config: "OpenAIServerConfig | None") -> "ServerArgs":
-    config = config or {}
-    server_args = config.get("server_args", {})
-    unknown = [*(set(config) - {"server_args"}), *(set(server_args) - _SERVER_ARGS)]
-    if unknown:
-        raise ConfigurationError(
-            f"the endpoint of a Tinker model takes only {', '.join(sorted(_SERVER_ARGS))} in "
-            f"server_args; it has no use for {', '.join(sorted(unknown))}"
-        )
-    return server_args
+        return await session.open_completer(path)

@@ -1,16 +1,17 @@
 """One training step: gradients and an optimizer step, on the server."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import tinker
 
 from art.errors import ConfigurationError
+from art.formats.losses import complete_config, find_loss
 from art.rl.kl_penalty import penalize_kl
 from art.rl.sequences import TrainingSequence
-from art.tinker.datums import imitation_datums, policy_datums, token_advantages
+from art.tinker.datums import FloatArray, loss_datums, token_advantages
 from art.tinker.sdk_calls import sdk_call
 from art.tinker.server_session import ServerSession
 from art.types import TrainConfig
@@ -32,12 +33,16 @@ class StepData:
 
 
 async def step_data(
-    session: ServerSession, sequences: Sequence[TrainingSequence], config: TrainConfig
+    session: ServerSession,
+    client: tinker.TrainingClient,
+    sequences: Sequence[TrainingSequence],
+    config: TrainConfig,
 ) -> StepData:
     """Make the datums of a step, for the loss that the config names.
 
     Args:
         session: Asks the base model for its logprobs, where there is a KL penalty.
+        client: Asks the model for its logprobs, where the loss reads those of the context.
         sequences: What to train on.
         config: Names the loss and the penalty.
 
@@ -47,15 +52,17 @@ async def step_data(
     Raises:
         ConfigurationError: A KL penalty is asked for with ``cross_entropy``, which has no
             advantages that it could change.
+        EngineError: The server failed.
     """
-    if config.loss_fn == "cross_entropy":
+    spec = find_loss(config.loss_fn)
+    if not spec.compares_advantages:
         if config.kl_penalty_coef:
             raise ConfigurationError(
-                "kl_penalty_coef changes advantages, and cross_entropy uses none; use another "
+                f"kl_penalty_coef changes advantages, and {config.loss_fn} uses none; use another "
                 "loss_fn, or leave kl_penalty_coef at 0"
             )
-        imitated = [sequence for sequence in sequences if sequence.advantage > 0]
-        return StepData(imitation_datums(imitated), _target_masks(imitated))
+        # Rejection-sampling fine-tuning (RAFT, arXiv:2304.06767): the better rollouts are imitated.
+        sequences = [sequence for sequence in sequences if sequence.advantage > 0]
     advantages = token_advantages(sequences)
     metrics: dict[str, float] = {}
     if config.kl_penalty_coef:
@@ -63,11 +70,36 @@ async def step_data(
         advantages, metrics["loss/kl_policy_base"] = penalize_kl(
             sequences, advantages, base_logprobs, config.kl_penalty_coef
         )
-    return StepData(policy_datums(sequences, advantages), _target_masks(sequences), metrics)
+    context_logprobs = None
+    if spec.reads_context_logprobs:
+        context_logprobs = await _policy_logprobs(session, client, sequences)
+    return StepData(
+        loss_datums(config.loss_fn, sequences, advantages, context_logprobs),
+        [sequence.mask[1:] for sequence in sequences],
+        metrics,
+    )
 
 
-def _target_masks(sequences: Sequence[TrainingSequence]) -> list[npt.NDArray[np.bool_]]:
-    return [sequence.mask[1:] for sequence in sequences]
+async def _policy_logprobs(
+    session: ServerSession, client: tinker.TrainingClient, sequences: Sequence[TrainingSequence]
+) -> list[FloatArray]:
+    """Ask the model for the logprobs of all tokens: float32 ``[T]``, 0 at position 0.
+
+    A loss whose penalty on ``log p - log q`` no input masks would train the prompts. With these as
+    ``log q`` of a token that was not sampled, the penalty and its gradient are zero there.
+    """
+    # Every target with weight 1, so that the logprob of every target comes back.
+    whole = [
+        replace(sequence, mask=np.ones_like(sequence.mask), advantage=0.0) for sequence in sequences
+    ]
+    datums = loss_datums("cross_entropy", whole, token_advantages(whole))
+    output = await sdk_call(
+        session.connection, client.forward(datums, "cross_entropy"), "scoring the context"
+    )
+    return [
+        np.concatenate([np.zeros(1, np.float32), result["logprobs"].to_numpy()])
+        for result in output.loss_fn_outputs
+    ]
 
 
 class PendingStep:
@@ -91,19 +123,10 @@ class PendingStep:
     ) -> None:
         self._connection = session.connection
         self._data = data
-        self._gradients = client.forward_backward(
-            data.datums, config.loss_fn, config.loss_fn_config
-        )
-        self._update = client.optim_step(
-            tinker.AdamParams(
-                learning_rate=config.learning_rate,
-                beta1=config.beta1,
-                beta2=config.beta2,
-                eps=config.eps,
-                weight_decay=config.weight_decay,
-                grad_clip_norm=config.grad_clip_norm,
-            )
-        )
+        # All settings are sent, so that what is documented runs on any server.
+        loss_config = complete_config(config.loss_fn, config.loss_fn_config or {})
+        self._gradients = client.forward_backward(data.datums, config.loss_fn, loss_config or None)
+        self._update = client.optim_step(tinker.AdamParams(**asdict(config.adam())))
 
     async def gradients(self) -> dict[str, float]:
         """Wait for the gradients.
@@ -143,7 +166,7 @@ def _metric_name(name: str) -> str:
 
 
 def _logprob_difference(data: StepData, output: tinker.ForwardBackwardOutput) -> float | None:
-    """The mean over trained tokens of |trainer's - sampler's logprob|, where both are known."""
+    """Average |trainer's - sampler's logprob| over trained tokens, where both are known."""
     total, count = 0.0, 0
     for datum, mask, result in zip(data.datums, data.masks, output.loss_fn_outputs, strict=True):
         if "logprobs" not in datum.loss_fn_inputs or "logprobs" not in result:

@@ -64,8 +64,8 @@ def test_a_person_is_told_how_to_use_it_and_can_end_it(tmp_path: Path, tiny_mode
             server.read_line(f"export {name}=").partition("=")[2]
             for name in ("TINKER_BASE_URL", "TINKER_API_KEY")
         ]
-        client = tinker.ServiceClient(base_url=shown[0], api_key=shown[1])
-        assert client.get_server_capabilities().supported_models
+        rest = tinker.RestClient(base_url=shown[0], api_key=shown[1])
+        assert rest.get_server_capabilities().result().supported_models
         server.send_signal(signal.SIGINT)
         server.wait(130, timeout=20)
     assert not list(tmp_path.glob("scratch-*"))

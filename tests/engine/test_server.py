@@ -80,9 +80,9 @@ def train(client: TrainingClient, steps: int = 1) -> list[float]:
 
 
 def test_the_server_describes_its_model(
-    client: ServiceClient, trainer: TrainingClient, engine_server: EngineServer
+    rest: RestClient, trainer: TrainingClient, engine_server: EngineServer
 ) -> None:
-    [model] = client.get_server_capabilities().supported_models
+    [model] = rest.get_server_capabilities().result().supported_models
     assert (model.model_name, model.trainable) == (engine_server.base_model, True)
     info = trainer.get_info()
     assert (info.model_data.model_name, info.lora_rank) == (engine_server.base_model, 4)
@@ -251,6 +251,8 @@ def test_checkpoints_over_the_rest_client(
         client.create_sampling_client(model_path=weights).result()
     with pytest.raises(tinker.BadRequestError, match="cannot publish"):
         rest.publish_checkpoint_from_tinker_path(state).result()
+    with pytest.raises(tinker.BadRequestError, match="cannot publish"):
+        rest.unpublish_checkpoint_from_tinker_path(state).result()
     assert client.holder.get_session_id() in rest.list_sessions().result().sessions
     session = rest.get_session(client.holder.get_session_id()).result()
     assert trainer.model_id in session.training_run_ids
@@ -322,9 +324,11 @@ def test_bad_input_is_explained_at_once_and_harms_nothing(
 
 def test_a_wrong_key_is_refused(engine_server: EngineServer) -> None:
     message = refusal(
-        lambda: ServiceClient(
-            base_url=engine_server.base_url, api_key="tml-wrong"
-        ).get_server_capabilities()
+        lambda: (
+            RestClient(base_url=engine_server.base_url, api_key="tml-wrong")
+            .get_server_capabilities()
+            .result()
+        )
     )
     assert "API key is missing or wrong" in message
 
@@ -334,11 +338,7 @@ def test_another_version_of_the_sdk_is_refused(
 ) -> None:
     """The SDK with another version in its requests, as an old one would send."""
     monkeypatch.setattr("tinker.lib.internal_client_holder.tinker_sdk_version", "0.30.0")
-    message = refusal(
-        lambda: ServiceClient(
-            base_url=engine_server.base_url, api_key=engine_server.api_key
-        ).get_server_capabilities()
-    )
+    message = refusal(lambda: connect(engine_server))
     assert ">=0.38,<0.39" in message
     assert "0.30.0" in message
 

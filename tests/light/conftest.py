@@ -90,7 +90,7 @@ def _byte_tokenizer(template: str | None) -> PreTrainedTokenizerFast:
     tokenizer = Tokenizer(bpe)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]  # of transformers
         tokenizer_object=tokenizer,
         eos_token="<|endoftext|>",
         extra_special_tokens=["<|im_start|>", "<|im_end|>", "<tool_call>", "</tool_call>"],

@@ -1,27 +1,26 @@
 """Which modules each way into art loads, held to the lists in ``loaded_modules.toml``."""
 
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.processes import run_python
+
 DATA = tomllib.loads(Path(__file__).with_name("loaded_modules.toml").read_text())
-ENTRIES = DATA["entry"]
+ENTRIES: list[dict[str, Any]] = DATA["entry"]
 
 
 def loaded_by(code: str) -> set[str]:
     """The modules in `sys.modules` after `code`, that Python had not loaded before it."""
     script = f"import sys; before = set(sys.modules)\n{code}\nprint(*set(sys.modules) - before)"
-    result = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
-    )
-    return set(result.stdout.split())
+    return set(run_python(script).stdout.split())
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry["code"].strip() for entry in ENTRIES])
-def test_an_entry_point_loads_what_its_list_says(entry: dict[str, list[str]]) -> None:
+def test_an_entry_point_loads_what_its_list_says(entry: dict[str, Any]) -> None:
     loaded = loaded_by(entry["code"])
     ours = {name for name in loaded if name.partition(".")[0] == "art"}
     assert sorted(ours) == sorted(entry["art"])
@@ -49,8 +48,5 @@ def test_the_lists_are_in_order_and_say_what_can_be() -> None:
 
 def test_bare_python_has_loaded_nothing_that_is_never_to_be_loaded() -> None:
     """Otherwise the lists could not see that art loads it."""
-    script = "import sys; print(*sys.modules)"
-    loaded = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, check=True
-    ).stdout.split()
+    loaded = run_python("import sys; print(*sys.modules)", flags=("-I", "-S")).stdout.split()
     assert not set(loaded) & set(DATA["never"])

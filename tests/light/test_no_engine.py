@@ -4,12 +4,12 @@ This file runs where `.[tinker]` is installed and nothing else (`make test-light
 not be imported is not hidden: it is not there.
 """
 
-import subprocess
-import sys
 import textwrap
 from importlib.util import find_spec
 
 import pytest
+
+from tests.processes import run_python
 
 ENGINES = ("megatron", "torch", "transformer_engine")
 
@@ -28,13 +28,7 @@ def run(code: str) -> list[str]:
     loaded = {{name.partition(".")[0] for name in sys.modules}}
     assert not loaded & set({ENGINES!r}), loaded & set({ENGINES!r})
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code) + textwrap.dedent(epilogue)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
+    result = run_python(textwrap.dedent(code) + textwrap.dedent(epilogue))
     return result.stdout.splitlines()
 
 

@@ -1,13 +1,13 @@
 """A program that uses art, frozen by PyInstaller with the hook that art ships."""
 
-import os
-import subprocess
 import sys
 from importlib.metadata import entry_points
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run
 
 PROGRAM = """\
 import sys
@@ -46,29 +46,15 @@ def test_pyinstaller_finds_the_hook() -> None:
 def test_a_frozen_program_resolves_lazy_names(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     excluded = [f"--exclude-module={name}" for name in EXCLUDED]
-    build = subprocess.run(
-        [sys.executable, "-m", "PyInstaller", "--onedir", "--noconfirm", *excluded, "program.py"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        env={**os.environ, "PYINSTALLER_CONFIG_DIR": str(tmp_path / "cache")},
-    )
-    assert build.returncode == 0, build.stderr
+    freeze = (sys.executable, "-m", "PyInstaller", "--onedir", "--noconfirm", *excluded)
+    env = {"PYINSTALLER_CONFIG_DIR": str(tmp_path / "cache")}
+    run(*freeze, "program.py", cwd=tmp_path, timeout=300, env=env)
     (program,) = (tmp_path / "dist" / "program").glob("program*")
-    for environment in ({}, {"ART_EAGER_IMPORT": "0"}):
-        result = subprocess.run(
-            [str(program)],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            env=environment,
-        )
-        assert result.stderr == ""
-        frozen, names, modules, addresses, missing = result.stdout.splitlines()
-        assert frozen.startswith(f"True {tmp_path / 'dist'}")
-        assert names == "False True"
-        assert modules == "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj"
-        assert addresses == "art.errors is_dedicated_mode"
-        assert missing in ("MissingExtraError megatron", "MissingExtraError torch")
+    result = run(program, cwd=tmp_path, inherit_env=False)
+    assert result.stderr == ""
+    frozen, names, modules, addresses, missing = result.stdout.splitlines()
+    assert frozen.startswith(f"True {tmp_path / 'dist'}")
+    assert names == "False True"
+    assert modules == "q_proj k_proj v_proj o_proj gate_proj up_proj down_proj"
+    assert addresses == "art.errors is_dedicated_mode"
+    assert missing in ("MissingExtraError megatron", "MissingExtraError torch")

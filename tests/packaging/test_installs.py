@@ -1,6 +1,5 @@
 """Lazy packages as they are installed: the wheel's files, and an editable install of the source."""
 
-import subprocess
 import sys
 import venv
 import zipfile
@@ -9,7 +8,8 @@ from pathlib import Path
 import lazy_loader
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, run_python
+
 ASK = """\
 import sys
 import art, art.megatron.model_support
@@ -23,20 +23,15 @@ print(*art.megatron.model_support.default_target_modules_for_model("Qwen/Qwen3-8
 def test_names_resolve_in_an_environment_of_their_own(tmp_path: Path, kind: str) -> None:
     pytest.importorskip("editables", reason="hatchling needs it for an editable install")
     build = f"from hatchling.build import build_{kind}; build_{kind}({str(tmp_path)!r})"
-    subprocess.run(
-        [sys.executable, "-c", build], cwd=ROOT, check=True, capture_output=True, timeout=120
-    )
+    run_python(build, cwd=ROOT)
     (wheel,) = tmp_path.glob("*.whl")
     venv.create(tmp_path / "env", with_pip=False)
     python = tmp_path / "env" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     get_site = "import sysconfig; print(sysconfig.get_path('purelib'))"
-    site = subprocess.run([python, "-c", get_site], capture_output=True, text=True, check=True)
-    folder = Path(site.stdout.strip())
+    folder = Path(run_python(get_site, python=python).stdout.strip())
     zipfile.ZipFile(wheel).extractall(folder)
     (folder / "lazy_loader").symlink_to(Path(lazy_loader.__file__).parent)
-    result = subprocess.run(
-        [python, "-I", "-c", ASK], cwd=tmp_path, capture_output=True, text=True, timeout=60
-    )
+    result = run_python(ASK, python=python, flags=("-I",), cwd=tmp_path)
     assert result.stderr == ""
     address, loaded, modules = result.stdout.splitlines()
     home = folder if kind == "wheel" else ROOT

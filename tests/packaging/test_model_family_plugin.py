@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, run
+
 EXAMPLE = ROOT / "examples" / "model_family_plugin"
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -19,30 +20,23 @@ Python = Callable[..., subprocess.CompletedProcess[str]]
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example's wheel, installed by pip into a folder of its own."""
     folder = tmp_path_factory.mktemp("plugin")
-    build = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder)]
-    subprocess.run([*build, str(EXAMPLE)], check=True, capture_output=True, timeout=300)
+    build = (sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir")
+    run(*build, folder, EXAMPLE, timeout=300)
     (wheel,) = folder.glob("*.whl")
-    pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target"]
-    subprocess.run(
-        [*pip, str(folder / "site"), str(wheel)], check=True, capture_output=True, timeout=300
-    )
+    pip = (sys.executable, "-m", "pip", "install", "--no-deps", "--no-index", "--target")
+    run(*pip, folder / "site", wheel, timeout=300)
     return folder / "site"
 
 
 @pytest.fixture
 def python(site: Path) -> Python:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run(
-            [sys.executable, "-W", "error::UserWarning:art", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "PYTHONPATH": str(site), "OMP_NUM_THREADS": "1"},
-        )
-        assert result.returncode == 0, result.stdout + result.stderr
-        return result
+    def run_with_plugin(*arguments: str) -> subprocess.CompletedProcess[str]:
+        path = [str(site), *os.environ.get("PYTHONPATH", "").split(os.pathsep)]
+        environment = {"PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"}
+        command = (sys.executable, "-W", "error::UserWarning:art", *arguments)
+        return run(*command, timeout=300, env=environment)
 
-    return run
+    return run_with_plugin
 
 
 def test_the_registry_answers_for_it_without_an_engine(python: Python) -> None:
@@ -103,12 +97,5 @@ except ConfigurationError as error:
 
 def test_its_types_are_those_that_art_asks_for(site: Path) -> None:
     """mypy reads the installed plug-in as art's own checks read art's handlers."""
-    result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", "-p", "art_qwen2_5"],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=ROOT,
-        env={**os.environ, "MYPYPATH": str(EXAMPLE / "src")},
-    )
-    assert result.returncode == 0, result.stdout
+    mypy = (sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", "-p", "art_qwen2_5")
+    run(*mypy, timeout=600, cwd=ROOT, env={"MYPYPATH": str(EXAMPLE / "src")})

@@ -1,14 +1,15 @@
 """The quickstart, run as a user runs it: a real model learns, and leaves what it promised."""
 
 import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart.py"
+from tests.processes import ROOT, run
+
+EXAMPLE = ROOT / "examples" / "quickstart.py"
 STEP = re.compile(r"^ +(\d+) +(\d\.\d\d) +(\d+\.\d) s +(\d+\.\d) s +#*$", re.MULTILINE)
 
 
@@ -16,10 +17,7 @@ STEP = re.compile(r"^ +(\d+) +(\d\.\d\d) +(\d+\.\d) s +(\d+\.\d) s +#*$", re.MUL
 @pytest.mark.smollm2
 def test_the_quickstart_trains_smollm2_to_answer_in_one_word(tmp_path: Path) -> None:
     started = time.monotonic()
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLE)], cwd=tmp_path, capture_output=True, text=True, timeout=600
-    )
-    assert result.returncode == 0, result.stderr
+    result = run(sys.executable, EXAMPLE, cwd=tmp_path, timeout=600)
     print(result.stdout, f"{time.monotonic() - started:.0f} s in all")  # for the CI log
 
     rewards = [float(match[2]) for match in STEP.finditer(result.stdout)]

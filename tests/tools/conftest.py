@@ -4,14 +4,13 @@ The tools under test run in the environment of these tests and are pointed at th
 editor is. Nothing they are asked can be answered from the source tree.
 """
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from .public_names import ROOT
+from tests.processes import ROOT, run
 
 CLIENT_ENVIRONMENT = ROOT / ".venv-tinker"
 
@@ -61,6 +60,4 @@ def _site_packages(python: Path) -> Path:
 
 
 def _run(*command: str | Path) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return result.stdout.strip()
+    return run(*command).stdout.strip()

@@ -10,7 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT
+
 # Packages whose functions take and return what torch and megatron define. The tools under test
 # see neither, so those types are unknown to them there, and there alone.
 WITH_ENGINE_TYPES = {"art.megatron"}

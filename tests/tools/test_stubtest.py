@@ -1,8 +1,6 @@
 """mypy.stubtest: the stubs, and the annotations of what they name, against the run time."""
 
-import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
@@ -10,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from tests.processes import run
 
 from .conftest import Installation
 from .public_names import definition, lazy_packages
@@ -64,21 +64,14 @@ def test_the_stubs_agree_with_the_engines(
     (tmp_path / "art").symlink_to(installation.site / "art")
     path = str(tmp_path)
     said = stubtest(Path(sys.executable), workspace, PYTHONPATH=path, MYPYPATH=path)
-    check(said, installation.site, PACKAGES.keys())
+    check(said, installation.site, {*PACKAGES})
 
 
 def stubtest(python: Path, workspace: Path, **environment: str) -> str:
     config = workspace / "stubtest.ini"
     config.write_text(CONFIG, encoding="utf-8")
-    command = [str(python), "-m", "mypy.stubtest", "art", "--concise", "--mypy-config-file"]
-    result = subprocess.run(
-        [*command, str(config)],
-        cwd=workspace,
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    command = (python, "-m", "mypy.stubtest", "art", "--concise", "--mypy-config-file", config)
+    result = run(*command, cwd=workspace, env=environment, timeout=300, status=None)
     assert result.returncode in {0, 1}, result.stderr
     return result.stdout
 

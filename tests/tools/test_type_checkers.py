@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from collections import defaultdict
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.processes import ROOT, run
+
 from .conftest import Installation
-from .public_names import ROOT, WITH_ENGINE_TYPES, lazy_packages, listing
+from .public_names import WITH_ENGINE_TYPES, lazy_packages, listing
 
 PACKAGES = lazy_packages()
 PROGRAMS = sorted((Path(__file__).parent / "programs").glob("*.py"))
@@ -68,7 +69,7 @@ def run_mypy(installation: Installation, scripts: Path) -> Remarks:
     command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", "--output=json"]
     command += ["--config-file", str(config)]
     command += ["--python-executable", str(installation.python), str(scripts)]
-    result = subprocess.run(command, cwd=scripts, capture_output=True, text=True, timeout=300)
+    result = run(*command, cwd=scripts, timeout=300, status=None)
     assert result.returncode in {0, 1}, result.stdout[-2000:] + result.stderr
     remarks: Remarks = defaultdict(list)
     for line in result.stdout.splitlines():
@@ -83,7 +84,7 @@ def run_basedpyright(installation: Installation, scripts: Path) -> Remarks:
     (scripts / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}', "utf-8")
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "--project", str(scripts)]
     command += ["--pythonpath", str(installation.python)]
-    result = subprocess.run(command, cwd=scripts, capture_output=True, text=True, timeout=300)
+    result = run(*command, cwd=scripts, timeout=300, status=None)
     assert result.returncode in {0, 1}, result.stdout[-2000:] + result.stderr
     remarks: Remarks = defaultdict(list)
     for each in json.loads(result.stdout)["generalDiagnostics"]:

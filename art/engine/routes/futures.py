@@ -1,12 +1,15 @@
 """Results of requests that take time."""
 
-from fastapi import APIRouter
+import asyncio
+
+from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from art.engine.core import sampling_group
-from art.engine.futures import Failure
+from art.engine.core import Engine, sampling_group
+from art.engine.futures import Failure, Outcome
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire.bodies import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
+from art.engine.wire.json_body import JsonBody
 
 router = APIRouter()
 
@@ -15,9 +18,13 @@ _LONG_POLL_S = 30.0
 
 
 @router.post("/retrieve_future")
-async def retrieve_future(body: RetrieveFutureBody, engine: EngineDep) -> Response:
+async def retrieve_future(
+    body: JsonBody[RetrieveFutureBody],
+    request: Request,
+    engine: EngineDep,
+) -> Response:
     """Wait for one result; 408 asks the client to come again."""
-    outcome = await engine.futures.wait(body.request_id, _LONG_POLL_S)
+    outcome = await _outcome_unless_gone(body.request_id, request, engine)
     if outcome is None:
         again = {"type": "try_again", "request_id": body.request_id, "queue_state": "active"}
         return JSONResponse(again, status_code=408)
@@ -28,7 +35,7 @@ async def retrieve_future(body: RetrieveFutureBody, engine: EngineDep) -> Respon
 
 
 @router.post("/retrieve_futures")
-async def retrieve_futures(body: RetrieveFuturesBody, engine: EngineDep) -> JSONResponse:
+async def retrieve_futures(body: JsonBody[RetrieveFuturesBody], engine: EngineDep) -> JSONResponse:
     """Wait for whichever requests of a sampler end next."""
     target = body.target
     engine.sessions.sampling_session(target.sampling_session_id)
@@ -49,6 +56,22 @@ async def retrieve_futures(body: RetrieveFuturesBody, engine: EngineDep) -> JSON
 
 
 @router.post("/cancel_future", status_code=204)
-async def cancel_future(body: CancelFutureBody, engine: EngineDep) -> None:
+async def cancel_future(body: JsonBody[CancelFutureBody], engine: EngineDep) -> None:
     """Drop a sampling request, waiting or running; training requests run to their end."""
     engine.cancel(body.request_id)
+
+
+async def _outcome_unless_gone(request_id: str, request: Request, engine: Engine) -> Outcome | None:
+    """Wait for an outcome for as long as the client does."""
+    waiting = asyncio.ensure_future(engine.futures.wait(request_id, _LONG_POLL_S))
+    # The body has been read, so the next message is the end of the connection.
+    leaving = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if waiting.done():
+            return waiting.result()
+        engine.abandon(request_id)
+        return None
+    finally:
+        waiting.cancel()
+        leaving.cancel()

@@ -1,1 +1,1 @@
-"""Adapters out of models of megatron-core, and into them: PEFT's folders."""
+"""Export and import of the adapters of megatron models, as PEFT folders."""

@@ -1,6 +1,10 @@
-"""PEFT folders: ``adapter_model.safetensors`` and ``adapter_config.json``."""
+"""PEFT folders: ``adapter_model.safetensors`` and ``adapter_config.json``.
+
+Tensors have the shapes that PEFT gives them: see :mod:`.layout`.
+"""
 
 import json
+import tempfile
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -10,33 +14,48 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from art._internal.files import TEMPORARY, flush_files, flush_folder, new_folder
 from art.errors import AdapterFormatError, CheckpointError
-
-_TENSORS = "adapter_model.safetensors"
-_CONFIG = "adapter_config.json"
+from art.formats.peft_folder import CONFIG_FILE, WEIGHTS_FILE
 
 
 def write_folder(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
-    """Write an adapter as PEFT does.
+    """Write an adapter in PEFT's format.
+
+    A new folder appears when it is complete. In a folder that exists the two files are replaced,
+    and other files are kept.
 
     Args:
-        folder: Made if it does not exist.
+        folder: The folder.
         tensors: The adapter's tensors by PEFT's names.
         config: The content of ``adapter_config.json``.
 
     Raises:
-        CheckpointError: The folder cannot be written.
+        CheckpointError: The folder cannot be written. An adapter that was in it is intact.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        save_file(dict(tensors), folder / _TENSORS, metadata={"format": "pt"})
-        (folder / _CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        if not folder.exists():
+            with new_folder(folder) as temporary:
+                _write_files(temporary, tensors, config)
+            return
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as name:
+            temporary = Path(name)
+            _write_files(temporary, tensors, config)
+            flush_files(temporary)
+            for file in (WEIGHTS_FILE, CONFIG_FILE):
+                (temporary / file).replace(folder / file)
+        flush_folder(folder)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"the adapter cannot be written to {folder}: {error}") from error
 
 
+def _write_files(folder: Path, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+    save_file(dict(tensors), folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
 class AdapterReader:
-    """An adapter in a PEFT folder. Tensors are read when they are asked for.
+    """A reader of the adapter in a PEFT folder. A tensor is read when it is asked for.
 
     Args:
         folder: The folder.
@@ -48,8 +67,8 @@ class AdapterReader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.config = _read_config(folder / _CONFIG)
-        path = folder / _TENSORS
+        self.config = _read_config(folder / CONFIG_FILE)
+        path = folder / WEIGHTS_FILE
         try:
             self._file = safe_open(path, framework="pt")
             self.shapes: dict[str, tuple[int, ...]] = {
@@ -60,9 +79,9 @@ class AdapterReader:
             raise CheckpointError(f"{path} is missing") from error
         except SafetensorError as error:
             raise CheckpointError(
-                f"{path} cannot be read: it is cut short, or no safetensors file ({error})"
+                f"{path} cannot be read: it is cut short, or not a safetensors file ({error})"
             ) from error
-        # All experts of a layer are in the same four tensors.
+        # All experts of a layer are in the same four tensors, which are asked for by each.
         self.read = lru_cache(maxsize=4)(self._read)
 
     def _read(self, name: str) -> Tensor:
@@ -70,10 +89,10 @@ class AdapterReader:
         return tensor
 
     def check(self, expected: Mapping[str, tuple[int, int]]) -> None:
-        """Compare the tensors' names and shapes with those that a model has room for.
+        """Compare the tensors' names and shapes with those of a model's adapter.
 
         Args:
-            expected: The shape of every tensor that there has to be.
+            expected: The shape of every tensor that is needed.
 
         Raises:
             AdapterFormatError: A tensor is missing, unknown, or of another shape.

@@ -1,4 +1,7 @@
-"""The whole matrices of adapters whose parts many ranks hold."""
+"""Gathering of adapters, whose matrices are sharded over ranks.
+
+Axes: R rank of the adapter, I input and O output features of a Hugging Face module.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -8,36 +11,36 @@ from megatron.core.models.gpt import GPTModel
 from torch import Tensor, distributed
 
 from art.errors import ConfigurationError
-from art.megatron.lora.config import LoraConfig
+from art.megatron.lora.config import MegatronLoraConfig
 from art.megatron.lora.injection import adapters_of
 from art.megatron.lora.layers import LinearAdapter, LoraShapes
 from art.megatron.model_support.vllm_lora import Adapter, write_adapters
 
-# PEFT's model wraps the base model twice.
+# The prefix of module names in PEFT, whose model wraps the base model twice.
 PREFIX = "base_model.model."
 
 
 class Owned(NamedTuple):
-    """The whole matrices of a Hugging Face module, and the rank that sends them."""
+    """The shapes of a Hugging Face module's matrices, and the rank that sends them."""
 
     shapes: LoraShapes
     rank: int
 
 
 class WholeAdapter(NamedTuple):
-    """What the ranks of a model hold together.
+    """The adapter of a whole model, which the ranks hold together.
 
     Args:
         config: The adapter's config.
         modules: By Hugging Face name, in the order of the ranks and their layers.
     """
 
-    config: LoraConfig
+    config: MegatronLoraConfig
     modules: dict[str, Owned]
 
 
 def whole_adapter(model: GPTModel) -> WholeAdapter:
-    """Find out what the adapter of a whole model is. All ranks have to call it.
+    """Describe the adapter of a whole model. All ranks must call it.
 
     Args:
         model: This rank's part of the model.
@@ -48,47 +51,51 @@ def whole_adapter(model: GPTModel) -> WholeAdapter:
     Raises:
         ConfigurationError: The model has no adapters.
     """
-    mine = [(adapter.config, adapter.shapes) for adapter in adapters_of(model)]
-    of_ranks: list[list[tuple[LoraConfig, dict[str, LoraShapes]]]]
-    of_ranks = [[]] * distributed.get_world_size()
-    distributed.all_gather_object(of_ranks, mine)
-    config = next((config for of_rank in of_ranks for config, _ in of_rank), None)
+    own = [(adapter.config, adapter.shapes) for adapter in adapters_of(model)]
+    held_by_rank: list[list[tuple[MegatronLoraConfig, dict[str, LoraShapes]]]]
+    held_by_rank = [[]] * distributed.get_world_size()
+    distributed.all_gather_object(held_by_rank, own)
+    config = next((config for held in held_by_rank for config, _ in held), None)
     if config is None:
-        raise ConfigurationError("the model has no adapters; add_adapters makes them")
+        raise ConfigurationError("the model has no adapters; call add_adapters first")
     modules: dict[str, Owned] = {}
-    for rank, of_rank in enumerate(of_ranks):
-        for _, shapes_of in of_rank:
-            for module, shapes in shapes_of.items():
+    for rank, held in enumerate(held_by_rank):
+        for _, shapes_by_module in held:
+            for module, shapes in shapes_by_module.items():
                 modules.setdefault(module, Owned(shapes, rank))
     return WholeAdapter(config, modules)
 
 
 @torch.no_grad()
 def gather_adapter(model: GPTModel) -> dict[str, Tensor]:
-    """Bring the adapter of a whole model to rank 0. All ranks have to call it.
+    """Gather the adapter of a whole model on rank 0. All ranks must call it.
 
     Args:
         model: This rank's part of the model.
 
     Returns:
         On rank 0, the tensors by the names that training gives them, float32 on the CPU: A
-        ``[rank, in]`` and B ``[out, rank]``. Elsewhere nothing.
+        ``[R, I]`` and B ``[O, R]``. On other ranks an empty dict.
 
     Raises:
         ConfigurationError: The model has no adapters.
     """
     modules = whole_adapter(model).modules
-    me = distributed.get_rank()
-    # Every rank that holds a part of a matrix takes part in putting it together; one keeps it.
-    mine = {module: whole for module, whole in _whole(model) if modules[module].rank == me}
+    own_rank = distributed.get_rank()
+    # 1. Every rank that holds a part of a matrix takes part in assembling it; one of them keeps it.
+    owned = {module: whole for module, whole in _whole(model) if modules[module].rank == own_rank}
     adapters: dict[str, Adapter] = {}
-    # In one order on all ranks, so that messages meet.
+    # 2. Each owner sends its matrices to rank 0, in the same order on all ranks.
     for module, (shapes, rank) in modules.items():
-        if me == 0:
-            a, b = mine.pop(module) if rank == 0 else (_receive(s, rank, model) for s in shapes)
-            adapters[PREFIX + module] = Adapter(a.cpu(), b.cpu())
-        elif me == rank:
-            for matrix in mine.pop(module):
+        if own_rank == 0:
+            a_RI, b_OR = (
+                owned.pop(module)
+                if rank == 0
+                else (_receive(shape, rank, model) for shape in shapes)
+            )
+            adapters[PREFIX + module] = Adapter(a_RI.cpu(), b_OR.cpu())
+        elif own_rank == rank:
+            for matrix in owned.pop(module):
                 distributed.send(matrix.contiguous(), dst=0)
     return write_adapters(adapters)
 
@@ -116,7 +123,7 @@ def _gather(adapter: LinearAdapter, module: str, part: Tensor) -> Tensor:
 
 
 def _receive(shape: tuple[int, int], rank: int, model: GPTModel) -> Tensor:
-    # NCCL wants it on the device.
+    # NCCL needs it on the device.
     device = next(model.parameters()).device
     matrix = torch.empty(shape, dtype=torch.float32, device=device)
     distributed.recv(matrix, src=rank)

@@ -1,4 +1,7 @@
-"""Adapters of megatron models, as PEFT folders that any ranks can write and read."""
+"""Export and import of a megatron model's adapter, as a PEFT folder that any ranks can read.
+
+Axes: R rank of the adapter, I input and O output features of a Hugging Face module.
+"""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,26 +26,26 @@ from art.megatron.model_support.vllm_lora import (
 
 from .folder import AdapterReader, write_folder
 from .gather import gather_adapter, whole_adapter
-from .layout import Place, find_places
+from .layout import TensorSlot, find_slots
 from .peft_config import check_config, keeps_gate_and_up_apart, write_config
 
 
 def export_adapter(
     model: GPTModel, handler: ModelSupportHandler, folder: Path, *, base_model: str
 ) -> None:
-    """Write a model's adapter to a folder that PEFT loads on the Hugging Face model.
+    """Export a model's adapter to a folder that PEFT loads on the Hugging Face model.
 
-    All ranks have to call it; rank 0 writes.
+    All ranks must call it; rank 0 writes.
 
     Args:
         model: This rank's part of the model.
         handler: The handler of the model's family.
-        folder: Made if it does not exist.
-        base_model: The base model's name or path, for whoever loads the adapter.
+        folder: The folder. If it exists, its adapter is replaced.
+        base_model: The base model's name or path, which is written into the config.
 
     Raises:
         ConfigurationError: The model has no adapters.
-        CheckpointError: The folder cannot be written. All ranks raise it.
+        CheckpointError: The folder cannot be written. Raised on every rank.
     """
     config = whole_adapter(model).config
     tensors = gather_adapter(model)
@@ -53,7 +56,7 @@ def export_adapter(
             write_folder(folder, tensors, write_config(config, base_model, tensors))
         except ArtError as error:
             outcome = [error]
-    # The others wait for the file, and must not wait for one that never comes.
+    # The others wait until the folder is complete, or has failed.
     distributed.broadcast_object_list(outcome, src=0)
     if outcome[0] is not None:
         raise outcome[0]
@@ -62,16 +65,16 @@ def export_adapter(
 def import_adapter(
     model: GPTModel, handler: ModelSupportHandler, folder: Path, *, base_model: str
 ) -> None:
-    """Fill a model's adapter from a PEFT folder, whatever ranks or program wrote it.
+    """Import a model's adapter from a PEFT folder, written by any ranks or program.
 
-    All ranks have to call it; each reads the folder by itself. Nothing changes unless the whole
+    All ranks must call it; each reads the folder by itself. Nothing changes unless the whole
     adapter fits.
 
     Args:
         model: This rank's part of the model, with adapters on the same modules.
         handler: The handler of the model's family.
         folder: The folder.
-        base_model: The base model's name or path. An adapter that names another is refused.
+        base_model: The base model's name or path. An adapter of another is refused.
 
     Raises:
         ConfigurationError: The model has no adapters.
@@ -82,47 +85,48 @@ def import_adapter(
     whole = whole_adapter(model)
     reader = AdapterReader(folder)
     check_config(reader.config, whole.config, base_model)
-    places = find_places(
+    slots = find_slots(
         {module: owned.shapes for module, owned in whole.modules.items()},
         reader.shapes,
         apart=keeps_gate_and_up_apart(reader.config),
     )
     reader.check(
-        {place.a: place.a_shape for place in places.values()}
-        | {place.b: place.b_shape for place in places.values()}
+        {slot.a: slot.a_shape for slot in slots.values()}
+        | {slot.b: slot.b_shape for slot in slots.values()}
     )
-    # First all that can fail.
-    for place in places.values():
-        if place.zero is not None:
-            _read(place, reader)
+    # Every check first, so that nothing changes if one fails.
+    for slot in slots.values():
+        if slot.zero is not None:
+            _read(slot, reader)
     heads = _heads(model.config)
     for adapter in adapters_of(model):
-        read = {module: _read(places[module], reader) for module in adapter.shapes}
+        read = {module: _read(slots[module], reader) for module in adapter.shapes}
         for module, matrices in in_trained_order(read, handler, heads).items():
             _fill(adapter, module, matrices)
 
 
-def _read(place: Place, reader: AdapterReader) -> Adapter:
-    return place.take(reader.read(place.a), reader.read(place.b))
+def _read(slot: TensorSlot, reader: AdapterReader) -> Adapter:
+    return slot.take(reader.read(slot.a), reader.read(slot.b))
 
 
 @torch.no_grad()
 def _fill(adapter: LinearAdapter, module: str, whole: Adapter) -> None:
-    a, b = whole
+    a_RI, b_OR = whole
     pair = adapter.pair(module)
+    # This rank's part of the sharded matrix, and all of the other.
     if adapter.sharded == "lora_A":
-        a = adapter.shard(module, a)
+        a_RI = adapter.shard(module, a_RI)
     else:
-        b = adapter.shard(module, b)
-    pair.lora_A.copy_(a)
-    pair.lora_B.copy_(b)
+        b_OR = adapter.shard(module, b_OR)
+    pair.lora_A.copy_(a_RI)
+    pair.lora_B.copy_(b_OR)
 
 
 def _to_peft(
     tensors: Mapping[str, Tensor], handler: ModelSupportHandler, adapter_config: dict[str, Any]
 ) -> dict[str, Tensor]:
     adapters = in_hf_order(read_adapters(tensors, adapter_config), handler, adapter_config)
-    # One adapter for gate and up of an expert is PEFT's on a parameter of all experts.
+    # PEFT adapts a gate and up that share an adapter by the parameter of all experts.
     if any(module.endswith(".gate_up_proj") for module in adapters):
         adapters = fuse_trained_experts(adapters)
     return write_adapters(adapters)

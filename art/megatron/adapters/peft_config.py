@@ -1,13 +1,13 @@
-"""``adapter_config.json``: what PEFT says about an adapter."""
+"""PEFT's ``adapter_config.json``."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from art.errors import AdapterFormatError
-from art.megatron.lora.config import LoraConfig
+from art.megatron.lora.config import MegatronLoraConfig
 from art.megatron.model_support.vllm_lora import is_fused
 
-# Which values leave an adapter a plain product of B and A. What is not here has to be empty.
+# The values with which an adapter is a plain product of B and A. Other options must be empty.
 _PLAIN: dict[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "bias": ("none",),
@@ -33,15 +33,17 @@ _FUSED = r".*\.gate_up_proj"
 
 
 def keeps_gate_and_up_apart(found: Mapping[str, Any]) -> bool:
-    """Say whether the A of fused experts is that of gate above that of up."""
+    """Test whether fused experts keep the A of gate and up apart, one above the other."""
     return bool(found.get("rank_pattern"))
 
 
-def write_config(config: LoraConfig, base_model: str, tensors: Iterable[str]) -> dict[str, Any]:
-    """Describe an adapter as PEFT does.
+def write_config(
+    config: MegatronLoraConfig, base_model: str, tensors: Iterable[str]
+) -> dict[str, Any]:
+    """Make PEFT's config of an adapter.
 
     Args:
-        config: The adapter.
+        config: The adapter's config.
         base_model: The base model's name or path.
         tensors: The names of the adapter's tensors.
 
@@ -61,29 +63,29 @@ def write_config(config: LoraConfig, base_model: str, tensors: Iterable[str]) ->
         "lora_dropout": 0.0,
         "bias": "none",
         "target_modules": list(names),
-        "target_parameters": parameters + _beside_experts(modules) or None,
+        "target_parameters": parameters + _dense_weights_beside_experts(modules) or None,
         "inference_mode": True,
     }
 
 
-def _beside_experts(modules: Iterable[str]) -> list[str]:
-    """Name the weights that PEFT would overlook in a model with experts.
+def _dense_weights_beside_experts(modules: Iterable[str]) -> list[str]:
+    """List the weights that PEFT would overlook in a model with experts.
 
-    It takes a name in ``target_modules`` that experts have for that of their fused parameter, and
-    so passes over the dense MLPs of the same name. By the names of their weights it finds them.
+    In ``target_modules`` PEFT takes a name of experts for that of their fused parameter, and skips
+    dense MLPs of the same name. It finds those by the names of their weights.
     """
     paths = [module.split(".") for module in modules]
-    of_experts = {path[-1] for path in paths if "experts" in path}
-    beside = {f"{path[-2]}.{path[-1]}.weight": None for path in paths if "experts" not in path}
-    return [name for name in beside if name.split(".")[1] in of_experts]
+    expert_names = {path[-1] for path in paths if "experts" in path}
+    dense = {f"{path[-2]}.{path[-1]}.weight": None for path in paths if "experts" not in path}
+    return [name for name in dense if name.split(".")[1] in expert_names]
 
 
-def check_config(found: Mapping[str, Any], config: LoraConfig, base_model: str) -> None:
-    """Compare PEFT's description of an adapter with what a model has room for.
+def check_config(found: Mapping[str, Any], config: MegatronLoraConfig, base_model: str) -> None:
+    """Compare PEFT's config of an adapter with the adapter of a model.
 
     Args:
         found: The content of ``adapter_config.json``.
-        config: The adapter that the model has.
+        config: The config of the model's adapter.
         base_model: The base model's name or path.
 
     Raises:
@@ -91,7 +93,7 @@ def check_config(found: Mapping[str, Any], config: LoraConfig, base_model: str) 
             a plain LoRA adapter.
     """
     base = found.get("base_model_name_or_path")
-    # PEFT leaves it empty for a model that came from no file. Shapes are compared all the same.
+    # PEFT leaves it empty for a model that was not loaded from a file. Shapes are still compared.
     if base and base != base_model:
         raise AdapterFormatError(f"the adapter is of {base!r}, but the model is {base_model!r}")
     for key, name, expected in (("r", "rank", config.rank), ("lora_alpha", "alpha", config.alpha)):
@@ -106,12 +108,12 @@ def check_config(found: Mapping[str, Any], config: LoraConfig, base_model: str) 
         plain = found[key] in _PLAIN[key] if key in _PLAIN else not found[key]
         if not plain:
             raise AdapterFormatError(
-                f"the adapter config's {key}={found[key]!r} asks for more than a plain LoRA "
-                "adapter, which is all that can be loaded"
+                f"the adapter config's {key}={found[key]!r} is not supported: only plain LoRA "
+                "adapters can be loaded"
             )
 
 
-def _check_patterns(found: Mapping[str, Any], config: LoraConfig) -> None:
+def _check_patterns(found: Mapping[str, Any], config: MegatronLoraConfig) -> None:
     # PEFT doubles both where it fuses adapters of gate_proj and up_proj.
     expected = {"rank_pattern": 2 * config.rank, "alpha_pattern": 2 * config.alpha}
     for key, doubled in expected.items():
@@ -119,10 +121,10 @@ def _check_patterns(found: Mapping[str, Any], config: LoraConfig) -> None:
         if pattern not in ({}, {_FUSED: doubled}):
             raise AdapterFormatError(
                 f"the adapter config's {key}={pattern!r} gives modules a rank or alpha of their "
-                "own; all have to have the same"
+                "own; all modules must have the same"
             )
     if bool(found.get("rank_pattern")) != bool(found.get("alpha_pattern")):
         raise AdapterFormatError(
-            "the adapter config has only one of rank_pattern and alpha_pattern, so gate and up "
-            "of the experts are scaled unlike the rest"
+            "the adapter config has only one of rank_pattern and alpha_pattern, so the gate and up "
+            "of experts are not scaled like the other modules"
         )

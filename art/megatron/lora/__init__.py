@@ -1,1 +1,1 @@
-"""LoRA adapters (arXiv 2106.09685) inside models of megatron-core."""
+"""LoRA adapters (arXiv 2106.09685) in models of megatron-core."""

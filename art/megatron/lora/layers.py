@@ -5,7 +5,7 @@ module each tensor-parallel rank holds all of A and its rows of B; for a row-par
 columns of A and all of B. Ranks exchange only ``A x``, which is ``rank`` numbers for each token.
 
 Axes: T tokens (``[S, B]``, the positions of the batch's sequences, or the tokens of an expert),
-I input and O output features of a linear module, R rank of the adapter, P the R of every adapted
+I input and O output features of a linear module, R rank of the adapter, J the R of every adapted
 projection one after the other, G groups of rows. A lower-case letter is this rank's part of an
 axis: ``t`` its part of the sequence (all of it without sequence parallelism), ``i`` its columns of
 the input, ``o`` its columns of the output.
@@ -182,18 +182,18 @@ class ColumnAdapter(LinearAdapter):
             ``[T, o]``: this rank's columns of the output, for the whole sequence.
         """
         # 1. A x of all projections, in one product and later in one message.
-        a_PI = torch.cat([self.pair(module).lora_A for module in self.shapes])
-        inner_tP = multiply(x_tI, a_PI.to(x_tI.dtype)) * self.config.scale
+        a_JI = torch.cat([self.pair(module).lora_A for module in self.shapes])
+        inner_tJ = multiply(x_tI, a_JI.to(x_tI.dtype)) * self.config.scale
         # 2. Every rank needs A x of all tokens. Sequence parallelism gathers them; otherwise they
         #    are here already, and only the backward pass communicates, to sum the gradients.
         if self.communicates and self.sequence_parallel:
-            inner_TP = gather_from_sequence_parallel_region(inner_tP, group=self.group)
+            inner_TJ = gather_from_sequence_parallel_region(inner_tJ, group=self.group)
         elif self.communicates:
-            inner_TP = copy_to_tensor_model_parallel_region(inner_tP, group=self.group)
+            inner_TJ = copy_to_tensor_model_parallel_region(inner_tJ, group=self.group)
         else:
-            inner_TP = inner_tP
+            inner_TJ = inner_tJ
         # 3. B of each projection, or zeros for one without an adapter, cut into groups of rows.
-        inner_TR_of = dict(zip(self.shapes, inner_TP.split(self.config.rank, dim=-1), strict=True))
+        inner_TR_of = dict(zip(self.shapes, inner_TJ.split(self.config.rank, dim=-1), strict=True))
         size = self.group.size()
         parts_TGo = []
         for module, _, adapted in self.fusion.projections:
@@ -202,7 +202,7 @@ class ColumnAdapter(LinearAdapter):
                 part_To = multiply(inner_TR_of[module], b_oR.to(x_tI.dtype))
             else:
                 rows = sum(self.sections[module]) // size
-                part_To = inner_TP.new_zeros(*inner_TP.shape[:-1], rows)
+                part_To = inner_TJ.new_zeros(*inner_TJ.shape[:-1], rows)
             parts_TGo.append(part_To.unflatten(-1, (self.groups, -1)))
         # 4. Group by group the projections lie side by side, as in the fused output, which ends
         #    with the rows that no adapter can have.

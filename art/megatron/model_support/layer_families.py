@@ -1,4 +1,4 @@
-"""The kinds of layers that a megatron ``TransformerConfig`` describes."""
+"""The kinds of layers in a megatron ``TransformerConfig``."""
 
 from megatron.core.models.gpt.experimental_attention_variant_module_specs import (
     get_linear_attention_pattern,
@@ -18,13 +18,13 @@ from .spec import LayerFamilyInstance
 
 
 def collect_layer_families(config: TransformerConfig) -> list[LayerFamilyInstance]:
-    """List the kinds of layers of a whole model, whatever its pipeline ranks hold.
+    """List the kinds of layers of a whole model, on all pipeline ranks together.
 
     Args:
         config: A config with self attention or gated delta nets, and dense or routed MLPs.
 
     Returns:
-        Each kind that at least one layer holds: attention first, then MLPs.
+        Each kind that at least one layer has: attention first, then MLPs.
 
     Raises:
         ConfigurationError: The config's pattern of layers cannot be read.
@@ -32,7 +32,7 @@ def collect_layer_families(config: TransformerConfig) -> list[LayerFamilyInstanc
     try:
         linear_attention, moe = layer_patterns(config)
     except (AssertionError, ValueError) as error:
-        # Megatron asserts on patterns whose length is not the number of layers.
+        # Megatron asserts that the length of a pattern is the number of layers.
         raise ConfigurationError(f"the config's pattern of layers is invalid: {error}") from error
     shared = moe if config.moe_shared_expert_intermediate_size else [0] * config.num_layers
     families = [
@@ -46,7 +46,14 @@ def collect_layer_families(config: TransformerConfig) -> list[LayerFamilyInstanc
 
 
 def layer_patterns(config: TransformerConfig) -> tuple[list[int], list[int]]:
-    """Say of each layer whether its attention is linear, and whether its MLP is routed."""
+    """Mark the layers with linear attention (1), and those with routed experts (1).
+
+    Args:
+        config: A config as for :func:`collect_layer_families`.
+
+    Returns:
+        Two lists with a 0 or 1 for each layer.
+    """
     no_layer = [0] * config.num_layers
     linear_attention = (
         get_linear_attention_pattern(config)

@@ -1,7 +1,7 @@
-"""The modules of a megatron ``GPTModel`` that take a LoRA adapter, by their megatron types.
+"""The modules of a megatron ``GPTModel`` that can take a LoRA adapter, by their megatron types.
 
-Megatron fuses what Hugging Face keeps apart: ``linear_qkv`` is q, k and v, ``linear_fc1`` is gate
-and up, a gated delta net's ``in_proj`` is all of its inputs. A target says both names.
+Megatron fuses modules of Hugging Face: ``linear_qkv`` is q, k and v, ``linear_fc1`` is gate and up,
+a gated delta net's ``in_proj`` is all of its inputs. A target has the names of both.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,18 +25,19 @@ _FC2 = ("down_proj",)
 def collect_lora_targets(
     model: GPTModel, *, expert_fc1: tuple[str, ...] = _FC1
 ) -> list[LoraTarget]:
-    """List the linear modules of a model's decoder that take an adapter.
+    """List the linear modules of a model's decoder that can take an adapter.
 
     Args:
         model: A model, or the part of one that a pipeline rank holds.
-        expert_fc1: What the family calls the adapters of an expert's ``linear_fc1``.
+        expert_fc1: The family's names for the adapters of an expert's ``linear_fc1``.
 
     Returns:
-        The modules in the order of the layers. Layers and experts carry their global numbers in
-        the Hugging Face names, whatever rank holds them.
+        The modules in the order of the layers. In the Hugging Face names, layers and experts have
+        the numbers that they have in the whole model.
 
     Raises:
-        ConfigurationError: A layer has no linear modules to adapt, or of a type not known here.
+        ConfigurationError: A layer has no linear modules to adapt, or has modules of an unknown
+            type.
     """
     targets: list[LoraTarget] = []
     for position, layer in enumerate(model.decoder.layers):
@@ -55,7 +56,7 @@ def _attention(module: nn.Module, path: str, hf_layer: str) -> Iterator[LoraTarg
         yield _target(f"{path}.linear_proj", ("o_proj",), hf)
     elif isinstance(module, GatedDeltaNet):
         hf = f"{hf_layer}.linear_attn"
-        # in_proj also holds b and a, one row a head: too few for an adapter to matter.
+        # in_proj also has b and a, with one row per head: too few to be worth an adapter.
         yield _target(f"{path}.in_proj", ("in_proj_qkv", "in_proj_z"), hf)
         yield _target(f"{path}.out_proj", ("out_proj",), hf)
     else:
@@ -99,7 +100,7 @@ def _experts(module: MoELayer, path: str, hf: str, fc1: tuple[str, ...]) -> Iter
         yield _expert_target(f"{path}.linear_fc1", _FC1, hf, fc1, numbers)
         yield _expert_target(f"{path}.linear_fc2", _FC2, hf, _FC2, numbers)
     else:
-        # GroupedMLP, say, keeps its weights as bare parameters.
+        # Such as GroupedMLP, whose weights are bare parameters.
         raise _unknown(experts, path, "SequentialMLP or TEGroupedMLP")
 
 
@@ -130,13 +131,13 @@ def _expert_target(
 def _require_gate(module: MLP | TEGroupedMLP, path: str) -> None:
     if not module.config.gated_linear_unit:
         raise ConfigurationError(
-            f"{path} has no gate (gated_linear_unit=False), so its linear_fc1 is not the "
-            "gate and up that the adapter's names mean"
+            f"{path} has no gate (gated_linear_unit=False), so its linear_fc1 is not the gate_proj "
+            "and up_proj that an adapter is named by"
         )
 
 
 def _unknown(module: nn.Module, path: str, known: str) -> ConfigurationError:
     return ConfigurationError(
-        f"{path} is a {type(module).__name__}, which has no linear modules that art can adapt; "
-        f"build the model with {known}"
+        f"{path} is a {type(module).__name__}, in which art can adapt no linear module; build the "
+        f"model with {known}"
     )

@@ -1,8 +1,10 @@
-"""In which order an adapter's B keeps its rows: as trained, and as Hugging Face does.
+"""The order of the rows of an adapter's B: as trained, and as Hugging Face keeps them.
 
-Training keeps the rows as they lie in megatron's fused module. Where Hugging Face has them in
-another order, a handler's ``row_order`` says which: for each of Hugging Face's rows its number as
-trained.
+Training keeps the rows in the order of megatron's fused module. If Hugging Face has another order,
+a handler's ``row_order`` gives it: for each of Hugging Face's rows, the row as trained.
+
+Axes: O output features of a module, R rank of the adapter, N heads, G groups of heads that share a
+key, D dimension of a head, F intermediate size.
 """
 
 from collections.abc import Mapping
@@ -18,7 +20,7 @@ from .vllm_lora import Adapter
 def in_hf_order(
     adapters: Mapping[str, Adapter], handler: ModelSupportHandler, adapter_config: Mapping[str, Any]
 ) -> dict[str, Adapter]:
-    """Order the rows of every B as Hugging Face does.
+    """Reorder the rows of every B from the trained order to Hugging Face's.
 
     Args:
         adapters: Adapters by module, as trained.
@@ -29,19 +31,21 @@ def in_hf_order(
         Adapters by module.
 
     Raises:
-        AdapterFormatError: The rows of a module are not those of such a module.
+        AdapterFormatError: A module cannot have the number of rows that it has.
     """
     ordered = {}
-    for module, (a, b) in adapters.items():
-        order = handler.row_order(module, b.shape[0], adapter_config=adapter_config)
-        ordered[module] = Adapter(a, b if order is None else b[order])
+    for module, (a_RI, b_OR) in adapters.items():
+        order_O = handler.row_order(module, b_OR.shape[0], adapter_config=adapter_config)
+        ordered[module] = Adapter(a_RI, b_OR if order_O is None else b_OR[order_O])
     return ordered
 
 
 def in_trained_order(
     adapters: Mapping[str, Adapter], handler: ModelSupportHandler, adapter_config: Mapping[str, Any]
 ) -> dict[str, Adapter]:
-    """Order the rows of every B as training does: undo :func:`in_hf_order`.
+    """Reorder the rows of every B from Hugging Face's order to the trained one.
+
+    The inverse of :func:`in_hf_order`.
 
     Args:
         adapters: Adapters by module, in Hugging Face's order.
@@ -52,43 +56,43 @@ def in_trained_order(
         Adapters by module.
 
     Raises:
-        AdapterFormatError: The rows of a module are not those of such a module.
+        AdapterFormatError: A module cannot have the number of rows that it has.
     """
     ordered = {}
-    for module, (a, b) in adapters.items():
-        order = handler.row_order(module, b.shape[0], adapter_config=adapter_config)
-        ordered[module] = Adapter(a, b if order is None else b[order.argsort()])
+    for module, (a_RI, b_OR) in adapters.items():
+        order_O = handler.row_order(module, b_OR.shape[0], adapter_config=adapter_config)
+        ordered[module] = Adapter(a_RI, b_OR if order_O is None else b_OR[order_O.argsort()])
     return ordered
 
 
 def gates_beside_queries(rows: int, heads: int, groups: int) -> Tensor:
-    """Say in which order a gated ``q_proj`` keeps its rows.
+    """Compute the row order of a gated ``q_proj``.
 
-    Megatron has of each group of heads the queries, then the gates: ``[groups, 2, heads / groups,
-    head_dim]``. Hugging Face has of each head its query, then its gate: ``[heads, 2, head_dim]``.
+    Megatron keeps the queries of a group, then its gates: ``[G, 2, N / G, D]``. Hugging Face keeps
+    the query of a head, then its gate: ``[N, 2, D]``.
 
     Args:
-        rows: Rows of ``q_proj``, a multiple of ``2 * heads``.
-        heads: Number of heads, a multiple of ``groups``.
-        groups: Number of groups of heads that share a key.
+        rows: Number of rows O of ``q_proj``, a multiple of ``2 * heads``.
+        heads: Number of heads N, a multiple of ``groups``.
+        groups: Number of groups G.
 
     Returns:
-        int64 ``[rows]``.
+        int64 ``[O]``: for each of Hugging Face's rows, the row as trained.
     """
-    by_group = torch.arange(rows).reshape(groups, 2, heads // groups, -1)
-    return by_group.transpose(1, 2).flatten()
+    order_G2ND = torch.arange(rows).reshape(groups, 2, heads // groups, -1)
+    return order_G2ND.transpose(1, 2).flatten()
 
 
 def gates_beside_ups(rows: int) -> Tensor:
-    """Say in which order an expert's ``gate_up_proj`` keeps its rows where they take turns.
+    """Compute the row order of an expert's interleaved ``gate_up_proj``.
 
-    Megatron has all rows of the gate, then all of up: ``[2, intermediate]``. GPT-OSS has of each
-    its gate, then its up: ``[intermediate, 2]``.
+    Megatron keeps all rows of gate, then all of up: ``[2, F]``. GPT-OSS interleaves them:
+    ``[F, 2]``.
 
     Args:
-        rows: Rows of ``gate_up_proj``, an even number.
+        rows: Number of rows O of ``gate_up_proj``, an even number.
 
     Returns:
-        int64 ``[rows]``.
+        int64 ``[O]``: for each of Hugging Face's rows, the row as trained.
     """
     return torch.arange(rows).reshape(2, -1).T.flatten()

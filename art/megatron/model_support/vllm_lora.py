@@ -1,17 +1,17 @@
 """Names and layouts of LoRA tensors: as trained, and as vLLM loads them.
 
-Axes: E experts, R rank, H hidden size, I intermediate size of an expert. An adapter of a linear
-module ``X`` is ``base_model.model.X.lora_A.weight`` ``[R, in]`` and ``...lora_B.weight``
-``[out, R]``, as PEFT names it.
+Axes: E experts, R rank of the adapter, H hidden size, F intermediate size of an expert, I input and
+O output features of a module. The adapter of a linear module ``X`` is, by PEFT's names,
+``base_model.model.X.lora_A.weight`` ``[R, I]`` and ``...lora_B.weight`` ``[O, R]``.
 
 Experts have two layouts. *Per expert*: each is a linear module, ``mlp.experts.3.down_proj``.
-*Fused*, which PEFT writes for models that keep all experts in one parameter, and which vLLM loads
-for models whose class says ``is_3d_moe_weight``: four tensors a layer, where gate and up share
-their A::
+*Fused*: four tensors for each layer, where gate and up share their A. PEFT writes it for models
+that keep all experts in one parameter, and vLLM loads it for models whose class says
+``is_3d_moe_weight``::
 
-    mlp.experts.base_layer.lora_A.weight   gate and up   [E * R, H]    expert-major rows
-    mlp.experts.base_layer.lora_B.weight   gate and up   [2 * I, R * E]  rank-major columns
-    mlp.experts.lora_A.weight              down          [E * R, I]
+    mlp.experts.base_layer.lora_A.weight   gate and up   [E * R, H]      expert-major rows
+    mlp.experts.base_layer.lora_B.weight   gate and up   [2 * F, R * E]  rank-major columns
+    mlp.experts.lora_A.weight              down          [E * R, F]
     mlp.experts.lora_B.weight              down          [H, R * E]
 """
 
@@ -30,9 +30,9 @@ _EXPERT = re.compile(r"(?P<experts>.+\.mlp\.experts)\.(?P<number>\d+)\.(?P<proje
 
 
 class Adapter(NamedTuple):
-    """The adapter of one linear module: A ``[R, in]``, B ``[out, R]``.
+    """The adapter of one linear module: A ``[R, I]``, B ``[O, R]``.
 
-    Of stacked experts, A is ``[E, R, in]`` and B ``[E, out, R]``.
+    For stacked experts, A is ``[E, R, I]`` and B ``[E, O, R]``.
     """
 
     a: Tensor
@@ -42,7 +42,7 @@ class Adapter(NamedTuple):
 def read_adapters(
     tensors: Mapping[str, Tensor], adapter_config: Mapping[str, Any]
 ) -> dict[str, Adapter]:
-    """Pair the tensors of an adapter file, and check every name, rank and shape.
+    """Group the tensors of an adapter file by module, and check every name, rank and shape.
 
     Args:
         tensors: Tensors by name.
@@ -50,10 +50,10 @@ def read_adapters(
 
     Returns:
         Adapters by module, such as ``"base_model.model.model.layers.0.self_attn.q_proj"``. Those
-        of fused experts are as in the file: A ``[E * R, in]``, B ``[out, R * E]``.
+        of fused experts are as in the file: A ``[E * R, I]``, B ``[O, R * E]``.
 
     Raises:
-        AdapterFormatError: A name is not of a LoRA tensor, a tensor has no partner, or a shape
+        AdapterFormatError: A name is not that of a LoRA tensor, an A or B is missing, or a shape
             does not fit the rank.
     """
     rank = rank_of(adapter_config)
@@ -62,8 +62,8 @@ def read_adapters(
         match = _NAME.fullmatch(name)
         if match is None:
             raise AdapterFormatError(
-                f"{name!r} is not the name of a LoRA tensor; those read "
-                "'base_model.model.<module>.lora_A.weight' and '...lora_B.weight'"
+                f"{name!r} is not the name of a LoRA tensor; it must be "
+                "'base_model.model.<module>.lora_A.weight' or '...lora_B.weight'"
             )
         matrices.setdefault(match["module"], {})[match["matrix"]] = tensor
     adapters = {}
@@ -84,7 +84,7 @@ def write_adapters(adapters: Mapping[str, Adapter]) -> dict[str, Tensor]:
         adapters: Adapters by module.
 
     Returns:
-        Contiguous tensors by name, as safetensors asks.
+        Contiguous tensors by name, as safetensors requires.
     """
     tensors: dict[str, Tensor] = {}
     for module, adapter in adapters.items():
@@ -112,13 +112,13 @@ def rank_of(adapter_config: Mapping[str, Any]) -> int:
 
 
 def target_modules_of(adapters: Mapping[str, Adapter]) -> list[str]:
-    """Name the modules that an adapter has, as its config's ``target_modules`` does.
+    """List the modules of an adapter, as its config's ``target_modules`` does.
 
     Args:
         adapters: Adapters by module.
 
     Returns:
-        Each name once, in the order met; ``"experts"`` is all routed experts.
+        Each name once; ``"experts"`` is all routed experts.
     """
     names = {
         "experts" if is_expert(module) else module.rpartition(".")[2]: None for module in adapters
@@ -127,12 +127,12 @@ def target_modules_of(adapters: Mapping[str, Adapter]) -> list[str]:
 
 
 def is_expert(module: str) -> bool:
-    """Say whether a module is of routed experts, in either layout."""
+    """Test whether a module belongs to routed experts, in either layout."""
     return bool(_FUSED.fullmatch(module) or _EXPERT.fullmatch(module))
 
 
 def is_fused(module: str) -> bool:
-    """Say whether a module is of routed experts in the fused layout."""
+    """Test whether a module belongs to routed experts in the fused layout."""
     return bool(_FUSED.fullmatch(module))
 
 
@@ -142,12 +142,12 @@ def stack_experts(
     """Stack the adapters of experts that are kept one by one.
 
     Args:
-        adapters: Adapters by module; those that are not of experts are passed over.
+        adapters: Adapters by module; those of other modules than experts are ignored.
         projections: The projections that every expert must have.
 
     Returns:
-        By module of the experts (``"...mlp.experts"``) and projection: A ``[E, R, in]`` and
-        B ``[E, out, R]``.
+        By the experts' module (``"...mlp.experts"``) and projection: A ``[E, R, I]`` and
+        B ``[E, O, R]``.
 
     Raises:
         AdapterFormatError: An expert or a projection is missing, unknown, or of another shape.
@@ -165,32 +165,32 @@ def stack_experts(
 
 
 def unstack_experts(experts: str, stacked: Mapping[str, Adapter]) -> dict[str, Adapter]:
-    """Take the adapters of one layer's experts apart: the inverse of :func:`stack_experts`.
+    """Split the stacked adapters of one layer's experts: the inverse of :func:`stack_experts`.
 
     Args:
-        experts: The module of the experts.
-        stacked: Adapters by projection: A ``[E, R, in]``, B ``[E, out, R]``.
+        experts: The experts' module.
+        stacked: Adapters by projection: A ``[E, R, I]``, B ``[E, O, R]``.
 
     Returns:
         Adapters by module, such as ``"...mlp.experts.3.down_proj"``.
     """
     return {
-        f"{experts}.{number}.{projection}": Adapter(a, b)
-        for projection, adapter in stacked.items()
-        for number, (a, b) in enumerate(zip(adapter.a, adapter.b, strict=True))
+        f"{experts}.{number}.{projection}": Adapter(a_RI, b_OR)
+        for projection, (a_ERI, b_EOR) in stacked.items()
+        for number, (a_RI, b_OR) in enumerate(zip(a_ERI, b_EOR, strict=True))
     }
 
 
 def unfuse_experts(adapters: Mapping[str, Adapter], rank: int) -> dict[str, dict[str, Adapter]]:
-    """Take fused experts apart.
+    """Convert fused experts to stacked ones.
 
     Args:
-        adapters: Adapters by module; those that are not fused experts are passed over.
-        rank: The adapter's rank.
+        adapters: Adapters by module; those of other modules than fused experts are ignored.
+        rank: The adapter's rank R.
 
     Returns:
-        By module of the experts, ``"gate_up_proj"`` and ``"down_proj"``: A ``[E, R, in]`` and
-        B ``[E, out, R]``.
+        By the experts' module, ``"gate_up_proj"`` and ``"down_proj"``: A ``[E, R, I]`` and
+        B ``[E, O, R]``.
 
     Raises:
         AdapterFormatError: One of the two is missing, or their shapes do not fit together.
@@ -200,12 +200,12 @@ def unfuse_experts(adapters: Mapping[str, Adapter], rank: int) -> dict[str, dict
         match = _FUSED.fullmatch(module)
         if match is not None:
             projection = "gate_up_proj" if match["inner"] else "down_proj"
-            found.setdefault(match["experts"], {})[projection] = Adapter(
-                adapter.a.reshape(-1, rank, adapter.a.shape[1]),
-                adapter.b.reshape(adapter.b.shape[0], rank, -1).permute(2, 0, 1),
-            )
-    for experts, stacked in found.items():
-        _check_fused(experts, stacked)
+            a_ERI = adapter.a.reshape(-1, rank, adapter.a.shape[1])
+            b_ORE = adapter.b.reshape(adapter.b.shape[0], rank, -1)
+            stacked = Adapter(a_ERI, b_ORE.permute(2, 0, 1))
+            found.setdefault(match["experts"], {})[projection] = stacked
+    for experts, by_projection in found.items():
+        _check_fused(experts, by_projection)
     return found
 
 
@@ -213,11 +213,11 @@ def fuse_experts(experts: str, stacked: Mapping[str, Adapter]) -> dict[str, Adap
     """Fuse the experts of one layer: the inverse of :func:`unfuse_experts`.
 
     Args:
-        experts: The module of the experts.
-        stacked: ``"gate_up_proj"`` and ``"down_proj"``: A ``[E, R, in]``, B ``[E, out, R]``.
+        experts: The experts' module.
+        stacked: ``"gate_up_proj"`` and ``"down_proj"``: A ``[E, R, I]``, B ``[E, O, R]``.
 
     Returns:
-        Adapters by module: A ``[E * R, in]``, B ``[out, R * E]``.
+        Adapters by module: A ``[E * R, I]``, B ``[O, R * E]``.
 
     Raises:
         AdapterFormatError: The two shapes do not fit together.
@@ -225,10 +225,8 @@ def fuse_experts(experts: str, stacked: Mapping[str, Adapter]) -> dict[str, Adap
     _check_fused(experts, stacked)
     modules = {"gate_up_proj": f"{experts}.base_layer", "down_proj": experts}
     return {
-        modules[projection]: Adapter(
-            adapter.a.flatten(0, 1), adapter.b.permute(1, 2, 0).flatten(1, 2)
-        )
-        for projection, adapter in stacked.items()
+        modules[projection]: Adapter(a_ERI.flatten(0, 1), b_EOR.permute(1, 2, 0).flatten(1, 2))
+        for projection, (a_ERI, b_EOR) in stacked.items()
     }
 
 
@@ -257,23 +255,23 @@ def fuse_trained_experts(adapters: Mapping[str, Adapter]) -> dict[str, Adapter]:
 def unfuse_served_experts(
     adapters: Mapping[str, Adapter], rank: int, *, family: str
 ) -> dict[str, Adapter]:
-    """Take all experts of an adapter apart: the inverse of :func:`fuse_trained_experts`.
+    """Split all experts of an adapter: the inverse of :func:`fuse_trained_experts`.
 
     Args:
-        adapters: Adapters by module, experts fused.
-        rank: The adapter's rank.
-        family: The family's key, for the error's message.
+        adapters: Adapters by module, with fused experts.
+        rank: The adapter's rank R.
+        family: The family's key, for the error message.
 
     Returns:
         Adapters by module, with ``gate_up_proj`` and ``down_proj`` of every expert.
 
     Raises:
-        AdapterFormatError: An expert is by itself, or shapes do not fit together.
+        AdapterFormatError: An expert is not fused, or shapes do not fit together.
     """
     single = next((name for name in adapters if is_expert(name) and not is_fused(name)), None)
     if single is not None:
         raise AdapterFormatError(
-            f"vLLM keeps the experts of {family} fused, but {single} is a single one"
+            f"vLLM keeps the experts of {family} fused, but {single} is of a single expert"
         )
     others = {module: adapter for module, adapter in adapters.items() if not is_expert(module)}
     for experts, stacked in unfuse_experts(adapters, rank).items():
@@ -282,20 +280,20 @@ def unfuse_served_experts(
 
 
 def split_gate_up(stacked: Mapping[str, Adapter]) -> dict[str, Adapter]:
-    """Give gate and up each an adapter of its own, with the A that they shared.
+    """Split the adapter of gate and up in two, each with the A that they shared.
 
     Args:
-        stacked: ``"gate_up_proj"`` with B ``[E, 2 * I, R]``, and ``"down_proj"``.
+        stacked: ``"gate_up_proj"`` with B ``[E, 2 * F, R]``, and ``"down_proj"``.
 
     Returns:
         ``"gate_proj"``, ``"up_proj"`` and ``"down_proj"``.
     """
-    a, b = stacked["gate_up_proj"]
-    gate, up = b.chunk(2, dim=1)
+    a_ERH, b_EOR = stacked["gate_up_proj"]
+    gate_EFR, up_EFR = b_EOR.chunk(2, dim=1)
     # Two names for one tensor cannot be saved, so up gets a copy of A.
     return {
-        "gate_proj": Adapter(a, gate),
-        "up_proj": Adapter(a.clone(), up),
+        "gate_proj": Adapter(a_ERH, gate_EFR),
+        "up_proj": Adapter(a_ERH.clone(), up_EFR),
         "down_proj": stacked["down_proj"],
     }
 
@@ -310,11 +308,12 @@ def _check_shapes(module: str, adapter: Adapter, rank: int) -> None:
     if is_fused(module):
         if a.shape[0] == 0 or a.shape[0] % rank:
             raise AdapterFormatError(
-                f"{module}: {shapes}: {a.shape[0]} rows of A are not a whole number of experts "
-                f"of rank {rank}"
+                f"{module}: {shapes}: {a.shape[0]} rows of A are not a multiple of the rank {rank}"
             )
     elif a.shape[0] != rank:
-        raise AdapterFormatError(f"{module}: {shapes} have rank {a.shape[0]}, the config {rank}")
+        raise AdapterFormatError(
+            f"{module}: {shapes} have rank {a.shape[0]}, but the config has r={rank}"
+        )
 
 
 def _stack_layer(
@@ -324,22 +323,22 @@ def _stack_layer(
 ) -> dict[str, Adapter]:
     if set(by_projection) != set(projections):
         raise AdapterFormatError(
-            f"{experts} has adapters of {sorted(by_projection)}; every expert needs "
-            f"{sorted(projections)}, and nothing else"
+            f"{experts} has adapters of {sorted(by_projection)}; every expert must have "
+            f"{sorted(projections)}, and no others"
         )
-    numbers = range(1 + max(max(of_expert) for of_expert in by_projection.values()))
+    numbers = range(1 + max(max(by_number) for by_number in by_projection.values()))
     stacked = {}
     for projection in projections:
-        of_expert = by_projection[projection]
-        missing = [number for number in numbers if number not in of_expert]
+        by_number = by_projection[projection]
+        missing = [number for number in numbers if number not in by_number]
         if missing:
             raise AdapterFormatError(f"{experts}: experts {missing} have no {projection}")
-        shapes = {(adapter.a.shape, adapter.b.shape) for adapter in of_expert.values()}
+        shapes = {(adapter.a.shape, adapter.b.shape) for adapter in by_number.values()}
         if len(shapes) > 1:
             raise AdapterFormatError(f"{experts}: shapes of {projection} differ among experts")
         stacked[projection] = Adapter(
-            torch.stack([of_expert[number].a for number in numbers]),
-            torch.stack([of_expert[number].b for number in numbers]),
+            torch.stack([by_number[number].a for number in numbers]),
+            torch.stack([by_number[number].b for number in numbers]),
         )
     return stacked
 
@@ -359,6 +358,6 @@ def _check_fused(experts: str, stacked: Mapping[str, Adapter]) -> None:
     if not fits:
         raise AdapterFormatError(
             f"{experts}: gate and up A {list(gate_up.a.shape)} B {list(gate_up.b.shape)}, down "
-            f"A {list(down.a.shape)} B {list(down.b.shape)} are not [E, R, H], [E, 2I, R], "
-            "[E, R, I], [E, H, R]"
+            f"A {list(down.a.shape)} B {list(down.b.shape)} are not [E, R, H], [E, 2F, R], "
+            "[E, R, F], [E, H, R]"
         )

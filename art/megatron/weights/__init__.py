@@ -1,1 +1,1 @@
-"""Weights: Hugging Face checkpoints into megatron models, and back out of them."""
+"""Loading of Hugging Face checkpoints into megatron models, and saving of them."""

@@ -186,8 +186,9 @@ class CheckpointWriter:
         try:
             save_file(self._pending, path, metadata={"format": "pt"})
         except SafetensorError as error:
-            # safetensors says so of what the system says, a full disk for one.
+            # This is how safetensors reports an error of the system, such as a full disk.
             raise OSError(str(error)) from error
+        # Flushed file by file, so that the disk works while the next tensors are gathered.
         with path.open("rb+") as file:
             os.fsync(file.fileno())
         self._files.append(list(self._pending))

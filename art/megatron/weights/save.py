@@ -1,34 +1,41 @@
-"""Write a megatron model as a Hugging Face checkpoint, from all the ranks that hold it."""
+"""Saving of a megatron model as a Hugging Face checkpoint, from all ranks that hold it.
+
+Tensors have the shapes of the checkpoint, whichever these are; a *flat* one is ``[numbers]``, all
+numbers of one or several parts in a row.
+"""
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
+from types import TracebackType
 from typing import NamedTuple
 
 import torch
 from megatron.core.models.gpt import GPTModel
 from torch import Tensor, distributed
 
+from art._internal.files import new_folder
 from art.errors import CheckpointError
 
 from .checkpoint import INDEX, CheckpointReader, CheckpointWriter
 from .layout import Selection, index_of
-from .mapping import Shard, WeightMapping, place_of
+from .mapping import Shard, WeightMapping, rank_slice_of
 
 _MAX_FILE_BYTES = 5 * 10**9
 _WEIGHT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth", ".gguf", ".h5", ".msgpack", ".onnx")
 
 
 class _Source(NamedTuple):
-    """Where a part of a tensor is.
+    """The position of a part of a tensor in a rank's parameters.
 
     Args:
         rank: The rank that holds it.
-        shard: The parameter that it is in there.
-        dim: The parameter's axis along which it lies.
-        offset: Where it starts along that axis.
-        length: How long it is there.
-        transposed: Whether it lies there transposed.
+        shard: The name of the parameter there.
+        dim: The axis of the parameter along which the part is a range.
+        offset: The start of the range.
+        length: The length of the range.
+        transposed: True if the part is transposed there.
     """
 
     rank: int
@@ -50,50 +57,46 @@ def save_checkpoint(
     source: Path,
     max_file_bytes: int = _MAX_FILE_BYTES,
 ) -> None:
-    """Write a model as the checkpoint that it came from, with the weights that it has now.
+    """Save a model in the format of the checkpoint that it was loaded from.
 
-    Every rank calls this, with the same arguments. Rank 0 writes, and has in memory one file's
-    tensors and one more besides its part of the model. Names, dtypes and layouts are the source's,
-    and so are the config, the tokenizer, and the tensors that the model has no use for: a model
-    that was loaded and not changed comes out bit by bit as it was. The folder appears when it is
-    complete.
+    All ranks must call it, with the same arguments. Rank 0 writes; besides its part of the model it
+    has the tensors of one file and one more tensor in memory. Names, dtypes and layouts are the
+    source's, and so are the config, the tokenizer and the tensors that the model does not use: a
+    model that was loaded and not changed is saved bit for bit as it was. The folder appears when it
+    is complete.
 
     Args:
         model: This rank's part of the model.
         mapping: The family's mapping of the model.
-        folder: The folder to make.
+        folder: The folder to create.
         source: The checkpoint that the model was loaded from.
-        max_file_bytes: The size that no file exceeds unless one tensor does, in bytes.
+        max_file_bytes: The size, in bytes, that only a file with a single tensor may exceed.
 
     Raises:
-        CheckpointError: The folder exists, the source is not a checkpoint of this model, the
-            disk refuses, or the ranks do not hold the whole model. Raised on every rank.
+        CheckpointError: The folder exists or cannot be written, the source is not a checkpoint of
+            this model, or the ranks do not hold the whole model. Raised on every rank.
     """
     with CheckpointReader(source) as reader:
         mapping = mapping.as_in(reader.names)
         shapes = mapping.tensors()
         plan = _agree_on_sources(model, mapping)
         _check_whole(shapes, plan)
-        writer = None
-        if distributed.get_rank() == 0:
-            writer = _Output(folder, source, reader, mapping, max_file_bytes)
-        try:
-            _raise_everywhere(writer)
+        is_writer = distributed.get_rank() == 0
+        output = _Output(folder, source, reader, mapping, max_file_bytes) if is_writer else None
+        with output or nullcontext():
+            _raise_everywhere(output)
             parameters = dict(model.named_parameters())
             for name, shape in shapes.items():
                 tensor = _gather(shape, plan[name], parameters, model.config.params_dtype)
-                if writer is not None:
-                    writer.add(name, tensor)
-            if writer is not None:
-                writer.finish()
-            _raise_everywhere(writer)
-        finally:
-            if writer is not None:
-                writer.discard()
+                if output is not None:
+                    output.add(name, tensor)
+            if output is not None:
+                output.finish()
+            _raise_everywhere(output)
 
 
 class _Output:
-    """Rank 0's side. Its errors wait until every rank can hear of them."""
+    """The folder that rank 0 writes. Its errors are kept until every rank can raise them."""
 
     def __init__(
         self,
@@ -105,30 +108,42 @@ class _Output:
     ) -> None:
         self.error: str | None = None
         self._folder, self._source = folder, source
-        self._temporary = folder.with_name(f".{folder.name}.writing")
         self._reader, self._mapping = reader, mapping
+        self._max_file_bytes = max_file_bytes
+        self._stack = ExitStack()
         self._copies: dict[str, list[str]] = {}
         for name, of in mapping.copies:
             if name in reader.names:
                 self._copies.setdefault(of, []).append(name)
+
+    def __enter__(self) -> "_Output":
         try:
-            if folder.exists():
-                raise FileExistsError(f"{folder} exists already")
-            shutil.rmtree(self._temporary, ignore_errors=True)
-            self._temporary.mkdir(parents=True)
-            self._writer = CheckpointWriter(self._temporary, max_file_bytes)
+            if self._folder.exists():
+                raise FileExistsError(f"{self._folder} exists already")
+            self._temporary = self._stack.enter_context(new_folder(self._folder))
+            self._writer = CheckpointWriter(self._temporary, self._max_file_bytes)
         except OSError as error:
             self.error = str(error)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Removes the temporary folder after an error. After `finish` there is nothing left to do.
+        self._stack.__exit__(kind, error, traceback)
 
     def add(self, name: str, tensor: Tensor) -> None:
         """Write a tensor, and its copies."""
         self._write(name, tensor)
         for copy in self._copies.get(name, ()):
-            # In memory of its own, since two names for one piece of it cannot be saved.
+            # In memory of its own, since safetensors refuses tensors that share memory.
             self._write(copy, tensor.clone())
 
     def finish(self) -> None:
-        """Write what the model has no part in, and put the folder in its place."""
+        """Copy the tensors and files that are not the model's, and move the folder to its place."""
         for name in self._reader.names:
             if name.startswith(self._mapping.unused):
                 self._write(name, self._reader.read(name))
@@ -138,17 +153,14 @@ class _Output:
             self._writer.finish()
             for path in self._source.iterdir():
                 if path.is_file() and path.suffix not in _WEIGHT_SUFFIXES and path.name != INDEX:
-                    shutil.copy2(path, self._temporary / path.name)
-            self._temporary.rename(self._folder)
+                    # Not its mode: a file that may not be written cannot be flushed to disk.
+                    shutil.copyfile(path, self._temporary / path.name)
+            self._stack.close()
         except OSError as error:
             self.error = str(error)
 
-    def discard(self) -> None:
-        """Remove what was written, unless it is in its place."""
-        shutil.rmtree(self._temporary, ignore_errors=True)
-
     def _write(self, name: str, tensor: Tensor) -> None:
-        # The other ranks are sending: after an error their tensors are still taken, and dropped.
+        # The other ranks keep sending: after an error their tensors are received and dropped.
         if self.error is not None:
             return
         try:
@@ -158,7 +170,7 @@ class _Output:
 
 
 def _raise_everywhere(output: _Output | None) -> None:
-    """Raise on every rank what stopped rank 0."""
+    """Raise the error of rank 0 on every rank."""
     errors = [None if output is None else output.error]
     distributed.broadcast_object_list(errors, src=0)
     if errors[0] is not None:
@@ -166,22 +178,22 @@ def _raise_everywhere(output: _Output | None) -> None:
 
 
 def _agree_on_sources(model: GPTModel, mapping: WeightMapping) -> _Plan:
-    """Say, on every rank alike, which rank sends each part of each tensor.
+    """Choose the rank that sends each part of each tensor, alike on every rank.
 
-    Ranks that hold the same part are the copies of data parallelism, of what tensor parallelism
-    does not share out, and of tied embeddings: the lowest rank sends.
+    Several ranks hold the same part in data parallelism, if tensor parallelism does not shard it,
+    and if embeddings are tied: the lowest of them sends.
     """
-    held: list[_Plan] = [{} for _ in range(distributed.get_world_size())]
-    distributed.all_gather_object(held, _held(mapping.shards(place_of(model))))
+    held_by_rank: list[_Plan] = [{} for _ in range(distributed.get_world_size())]
+    distributed.all_gather_object(held_by_rank, _held(mapping.shards(rank_slice_of(model))))
     plan: _Plan = {}
-    for of_rank in held:
-        for name, parts in of_rank.items():
+    for held in held_by_rank:
+        for name, parts in held.items():
             plan[name] = parts | plan.get(name, {})
     return plan
 
 
 def _held(shards: Iterator[Shard]) -> _Plan:
-    """List what this rank holds of each tensor."""
+    """List the parts of each tensor that this rank holds."""
     held: _Plan = {}
     rank = distributed.get_rank()
     for shard in shards:
@@ -208,7 +220,7 @@ def _gather(
     parameters: Mapping[str, Tensor],
     dtype: torch.dtype,
 ) -> Tensor:
-    """Bring a tensor together on rank 0. What other ranks return is empty."""
+    """Assemble a tensor on rank 0; other ranks return an empty one."""
     rank = distributed.get_rank()
     by_rank: dict[int, list[tuple[Selection, _Source]]] = {}
     for selection, source in parts.items():
@@ -218,7 +230,7 @@ def _gather(
     for sender, theirs in by_rank.items():
         selections = [selection for selection, _ in theirs]
         if sender == rank == 0:
-            # Part by part: all of them in a row would be the tensor once more.
+            # Part by part: all of them in a row would be a second copy of the tensor.
             for selection, source in theirs:
                 _scatter(_part(parameters, source).flatten().cpu(), whole, [selection])
         elif sender == rank:
@@ -246,5 +258,5 @@ def _part(parameters: Mapping[str, Tensor], source: _Source) -> Tensor:
 
 
 def _shape_of(selection: Selection) -> torch.Size:
-    """The shape of a selection, without the axes of which one number is taken."""
+    """Compute the shape of a selection, which has no axis for an index."""
     return torch.Size(len(taken) for taken in selection if not isinstance(taken, int))

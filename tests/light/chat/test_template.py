@@ -1,4 +1,4 @@
-"""Prompts are those of transformers itself, and sampled tokens come back as text."""
+"""Chat templates: prompts equal those of transformers, and sampled tokens come back as text."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from art.chat.template import ChatTemplate, ChatTemplateError
-from art.errors import ConfigurationError
+from art.chat.template import ChatTemplate
+from art.errors import ChatTemplateError, ConfigurationError
 
 Make = Callable[[str | None], PreTrainedTokenizerFast]
-USER = {"role": "user", "content": "and the rest"}
+USER: dict[str, Any] = {"role": "user", "content": "and the rest"}
 TOOL = {"type": "function", "function": {"name": "search", "parameters": {"type": "object"}}}
+
+
+def decoded(tokenizer: PreTrainedTokenizerFast, token_ids: list[int]) -> str:
+    text = tokenizer.decode(token_ids)
+    assert isinstance(text, str)
+    return text
 
 
 def call(arguments: object) -> dict[str, Any]:
@@ -24,7 +30,7 @@ def call(arguments: object) -> dict[str, Any]:
 @pytest.mark.parametrize("template", ["hermes", "qwen_xml", "llama3_json"])
 def test_prompts_are_those_of_transformers(make_tokenizer: Make, template: str) -> None:
     tokenizer = make_tokenizer(template)
-    messages = [
+    messages: list[dict[str, Any]] = [
         {"role": "system", "content": "be brief"},
         USER,
         {"role": "assistant", "content": "", "tool_calls": [call({"query": "é"})]},
@@ -46,12 +52,12 @@ def test_prompts_are_those_of_transformers(make_tokenizer: Make, template: str) 
 def test_template_variables_reach_the_template(make_tokenizer: Make) -> None:
     tokenizer = make_tokenizer("hermes")
     quiet = ChatTemplate(tokenizer, template_kwargs={"enable_thinking": False})
-    assert tokenizer.decode(quiet.prompt_token_ids([USER])).endswith("<think>\n\n</think>\n\n")
+    assert decoded(tokenizer, quiet.prompt_token_ids([USER])).endswith("<think>\n\n</think>\n\n")
     loud = quiet.prompt_token_ids([USER], template_kwargs={"enable_thinking": True})
-    assert tokenizer.decode(loud).endswith("assistant\n")
+    assert decoded(tokenizer, loud).endswith("assistant\n")
 
 
-def test_another_template_replaces_the_tokenizers(make_tokenizer: Make) -> None:
+def test_a_given_template_replaces_the_tokenizers_own(make_tokenizer: Make) -> None:
     tokenizer = make_tokenizer(None)
     with pytest.raises(ConfigurationError, match="has no chat template"):
         ChatTemplate(tokenizer)
@@ -67,26 +73,26 @@ def test_another_template_replaces_the_tokenizers(make_tokenizer: Make) -> None:
         ("hermes", [{"role": "assistant", "content": "", "tool_calls": [call("{")]}], None, "JSON"),
     ],
 )
-def test_what_a_template_cannot_render(
+def test_a_conversation_that_the_template_cannot_render_is_refused(
     make_tokenizer: Make, template: str, messages: Any, tools: Any, problem: str
 ) -> None:
     with pytest.raises(ChatTemplateError, match=problem):
         ChatTemplate(make_tokenizer(template)).prompt_token_ids(messages, tools)
 
 
-def test_variables_cannot_replace_what_rendering_sets(make_tokenizer: Make) -> None:
+def test_template_variables_cannot_replace_arguments_of_the_rendering(make_tokenizer: Make) -> None:
     template = ChatTemplate(make_tokenizer("plain"))
     with pytest.raises(ChatTemplateError):
         template.prompt_token_ids([USER], template_kwargs={"tokenize": True})
 
 
-def test_the_end_of_a_turn_is_found(make_tokenizer: Make) -> None:
+def test_end_of_turn_ids_are_the_templates_token_and_the_tokenizers(make_tokenizer: Make) -> None:
     tokenizer = make_tokenizer("plain")
-    ends = tokenizer.convert_tokens_to_ids(["<|im_end|>", "<|endoftext|>"])
+    ends = [tokenizer.convert_tokens_to_ids(token) for token in ("<|im_end|>", "<|endoftext|>")]
     assert ChatTemplate(tokenizer).end_of_turn_ids == tuple(ends)
 
 
-def test_a_model_without_an_end_of_turn_is_refused(make_tokenizer: Make) -> None:
+def test_a_model_without_an_end_of_turn_token_is_refused(make_tokenizer: Make) -> None:
     tokenizer = make_tokenizer(None)
     tokenizer.eos_token = None
     template = ChatTemplate(tokenizer, template="{{ messages[-1].content }}")
@@ -95,21 +101,19 @@ def test_a_model_without_an_end_of_turn_is_refused(make_tokenizer: Make) -> None
 
 
 @given(st.text())
-def test_text_comes_back_from_any_of_its_encodings(make_tokenizer: Make, text: str) -> None:
+def test_any_encoding_of_a_text_decodes_to_it(make_tokenizer: Make, text: str) -> None:
     tokenizer = make_tokenizer("hermes")
     template = ChatTemplate(tokenizer)
     canonical = tokenizer.encode(text, add_special_tokens=False)
-    byte_by_byte = [
-        token
-        for piece in tokenizer.convert_ids_to_tokens(canonical)
-        for token in tokenizer.convert_tokens_to_ids(list(piece))
-    ]
+    pieces = tokenizer.convert_ids_to_tokens(canonical)
+    byte_by_byte = tokenizer.convert_tokens_to_ids(list("".join(pieces)))
+    assert isinstance(byte_by_byte, list)
     if "<|" not in text and "tool_call>" not in text:
         assert template.decode(canonical) == text
         assert template.decode(byte_by_byte) == text
 
 
-def test_special_tokens_are_hidden_but_for_tool_calls(make_tokenizer: Make) -> None:
+def test_decoding_hides_special_tokens_except_tool_call_markers(make_tokenizer: Make) -> None:
     tokenizer = make_tokenizer("hermes")
     ids = tokenizer.encode("<|im_start|>a<tool_call>b</tool_call><|endoftext|>")
     assert ChatTemplate(tokenizer).decode(ids) == "a<tool_call>b</tool_call>"

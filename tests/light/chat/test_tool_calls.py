@@ -1,4 +1,4 @@
-"""Tool calls survive the way from a chat template's text back to calls."""
+"""Tool calls that a chat template wrote are parsed back to the same calls."""
 
 import json
 from collections.abc import Callable
@@ -9,14 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
-from art.chat.tool_calls import (
-    HERMES,
-    LLAMA3_JSON,
-    QWEN_XML,
-    ParsedText,
-    ToolCall,
-    tool_call_format,
-)
+from art.chat.tool_calls.hermes import HERMES
+from art.chat.tool_calls.llama3_json import LLAMA3_JSON
+from art.chat.tool_calls.protocol import ParsedText, ToolCall, ToolCallFormat
+from art.chat.tool_calls.qwen_xml import QWEN_XML
+from art.chat.tool_calls.registry import FORMATS, tool_call_format
 
 TOOLS: list[dict[str, Any]] = [
     {
@@ -49,7 +46,7 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
     max_leaves=8,
 )
-# What the schema of TOOLS allows; XML cannot carry a tag of its own within a string.
+# Arguments that the schema of TOOLS allows; XML cannot carry a tag of its own within a string.
 TYPED = st.fixed_dictionaries(
     {},
     optional={
@@ -70,8 +67,8 @@ def render(tokenizer: PreTrainedTokenizerFast, content: str, calls: list[dict[st
         {"type": "function", "function": {"name": "search", "arguments": arguments}}
         for arguments in calls
     ]
-    user = {"role": "user", "content": "u"}
-    message = {"role": "assistant", "content": content, "tool_calls": tool_calls}
+    user: dict[str, Any] = {"role": "user", "content": "u"}
+    message: dict[str, Any] = {"role": "assistant", "content": content, "tool_calls": tool_calls}
     text = tokenizer.apply_chat_template([user, message], tokenize=False)
     prompt = tokenizer.apply_chat_template([user], tokenize=False, add_generation_prompt=True)
     assert isinstance(text, str)
@@ -90,7 +87,9 @@ Make = Callable[[str | None], PreTrainedTokenizerFast]
     ("template", "expected"),
     [("hermes", HERMES), ("qwen_xml", QWEN_XML), ("llama3_json", LLAMA3_JSON), ("plain", None)],
 )
-def test_a_template_says_its_format(make_tokenizer: Make, template: str, expected: object) -> None:
+def test_the_format_is_found_from_the_template(
+    make_tokenizer: Make, template: str, expected: object
+) -> None:
     assert tool_call_format(make_tokenizer(template).get_chat_template()) is expected
 
 
@@ -98,7 +97,9 @@ def test_a_template_says_its_format(make_tokenizer: Make, template: str, expecte
     content=TEXT.filter(lambda text: "<" not in text),
     calls=st.lists(st.dictionaries(TEXT, JSON, max_size=3), min_size=1, max_size=3),
 )
-def test_hermes_round_trip(make_tokenizer: Make, content: str, calls: list[dict[str, Any]]) -> None:
+def test_hermes_calls_round_trip(
+    make_tokenizer: Make, content: str, calls: list[dict[str, Any]]
+) -> None:
     parsed = HERMES.parse(render(make_tokenizer("hermes"), content, calls), TOOLS)
     assert parsed.content == content
     assert arguments_of(parsed) == calls
@@ -109,7 +110,7 @@ def test_hermes_round_trip(make_tokenizer: Make, content: str, calls: list[dict[
     content=TEXT.filter(lambda text: "<" not in text),
     calls=st.lists(TYPED, min_size=1, max_size=3),
 )
-def test_qwen_xml_round_trip(
+def test_qwen_xml_calls_round_trip(
     make_tokenizer: Make, content: str, calls: list[dict[str, Any]]
 ) -> None:
     parsed = QWEN_XML.parse(render(make_tokenizer("qwen_xml"), content, calls), TOOLS)
@@ -118,15 +119,18 @@ def test_qwen_xml_round_trip(
 
 
 @given(arguments=st.dictionaries(TEXT, JSON, max_size=3))
-def test_llama3_round_trip(make_tokenizer: Make, arguments: dict[str, Any]) -> None:
+def test_llama3_calls_round_trip(make_tokenizer: Make, arguments: dict[str, Any]) -> None:
     parsed = LLAMA3_JSON.parse(render(make_tokenizer("llama3_json"), "", [arguments]), TOOLS)
     assert parsed.content == ""
     assert arguments_of(parsed) == [arguments]
 
 
-def test_llama3_takes_several_calls_but_only_of_known_tools() -> None:
+def test_llama3_takes_several_calls_separated_by_semicolons() -> None:
     call = '{"name": "search", "parameters": {"limit": 1}}'
     assert len(LLAMA3_JSON.parse(f"{call}; {call}", TOOLS).tool_calls) == 2
+
+
+def test_llama3_takes_an_object_that_names_no_known_tool_for_content() -> None:
     answer = '{"name": "Bob", "parameters": {}}'
     assert LLAMA3_JSON.parse(answer, TOOLS) == ParsedText(answer)
 
@@ -150,21 +154,27 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("text", MALFORMED)
-@pytest.mark.parametrize("known", [HERMES, QWEN_XML, LLAMA3_JSON])
-def test_malformed_calls_stay_content(known: Any, text: str) -> None:
-    assert known.parse(text, TOOLS) == ParsedText(text)
+@pytest.mark.parametrize("each", FORMATS, ids=lambda each: type(each).__name__)
+def test_malformed_calls_stay_content(each: ToolCallFormat, text: str) -> None:
+    assert each.parse(text, TOOLS) == ParsedText(text)
 
 
-@given(st.lists(st.sampled_from([*MALFORMED[:9], "<tool_call>", "</tool_call>", "x", "\n", "{"])))
-def test_nothing_is_lost_where_nothing_parses(pieces: list[str]) -> None:
+@pytest.mark.parametrize("each", [HERMES, QWEN_XML], ids=lambda each: type(each).__name__)
+@given(
+    pieces=st.lists(
+        st.sampled_from([*MALFORMED[:9], "<tool_call>", "</tool_call>", "x", "\n", "{"])
+    )
+)
+def test_text_without_a_whole_call_is_kept_unchanged(
+    each: ToolCallFormat, pieces: list[str]
+) -> None:
     text = "".join(pieces)
-    for known in (HERMES, QWEN_XML):
-        parsed = known.parse(text, TOOLS)
-        if not parsed.tool_calls:
-            assert parsed.content == text
+    parsed = each.parse(text, TOOLS)
+    if not parsed.tool_calls:
+        assert parsed.content == text
 
 
-def test_good_calls_are_taken_from_beside_bad_ones() -> None:
+def test_a_well_formed_call_is_parsed_beside_a_malformed_one() -> None:
     good = '<tool_call>{"name": "f", "arguments": {"a": 1}}</tool_call>'
     bad = "<tool_call>{broken</tool_call>"
     parsed = HERMES.parse(f"Look:\n{good}\n{bad} done", [])
@@ -172,7 +182,7 @@ def test_good_calls_are_taken_from_beside_bad_ones() -> None:
     assert parsed.content == f"Look:\n{bad} done"
 
 
-def test_a_tag_within_an_argument_does_not_end_the_call() -> None:
+def test_a_closing_tag_inside_an_argument_does_not_end_the_call() -> None:
     text = '<tool_call>{"name": "f", "arguments": {"html": "</tool_call>"}}</tool_call>'
     assert arguments_of(HERMES.parse(text, [])) == [{"html": "</tool_call>"}]
 

@@ -1,33 +1,27 @@
 """The ``art`` command as a user runs it: a process of its own, with its own environment."""
 
-import os
 import subprocess
-import sys
-from collections.abc import Callable
+from typing import Protocol
 
 import pytest
 
-Run = Callable[..., subprocess.CompletedProcess[str]]
+from tests.processes import run_art
+
+
+class Run(Protocol):
+    """Runs ``art``; keywords set environment variables, ``None`` takes one away."""
+
+    def __call__(
+        self, *arguments: str, **environment: str | None
+    ) -> subprocess.CompletedProcess[str]: ...
 
 
 @pytest.fixture
 def art() -> Run:
-    """Run ``art`` with arguments; keywords set environment variables, ``None`` takes one away."""
+    """Run ``art`` without a server to connect to, on a terminal of 100 columns."""
 
     def run(*arguments: str, **environment: str | None) -> subprocess.CompletedProcess[str]:
-        variables = {
-            **os.environ,
-            "COLUMNS": "100",
-            "TINKER_API_KEY": None,
-            "TINKER_BASE_URL": None,
-            **environment,
-        }
-        return subprocess.run(
-            [sys.executable, "-m", "art.cli", *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={name: value for name, value in variables.items() if value is not None},
-        )
+        bare = {"COLUMNS": "100", "TINKER_API_KEY": None, "TINKER_BASE_URL": None}
+        return run_art(*arguments, status=None, timeout=300, env={**bare, **environment})
 
     return run

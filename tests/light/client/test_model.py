@@ -14,8 +14,9 @@ from art.backend import AnyModel, AnyTrainableModel, Backend
 from art.dev.openai_server import OpenAIServerConfig
 from art.errors import ConfigurationError, NotRegisteredError, UnknownBaseModelError
 from art.model import Model, TrainableModel
-from art.runs import history
-from art.runs.paths import checkpoint_dir, checkpoint_steps
+from art.runs.history import HISTORY, read_history
+from art.runs.paths import checkpoint_dir, checkpoint_steps, model_dir
+from art.runs.trajectories import read_trajectory_groups
 from art.trajectories import Trajectory, TrajectoryGroup
 from art.types import TrainConfig, TrainOptions, TrainResult
 
@@ -24,30 +25,34 @@ class RunConfig(BaseModel):
     system_prompt: str = "be brief"
 
 
+def folder_of(model: AnyModel) -> Path:
+    return model_dir(model.base_path, model.project, model.name)
+
+
 class FolderBackend:
     """A backend whose training makes a checkpoint folder, and whose endpoint is a fixed URL."""
 
     def __init__(self, url: str = "http://127.0.0.1:9/v1") -> None:
         self.url = url
         self.registered: list[str] = []
-        self.server_config: OpenAIServerConfig | None = None
+        self.endpoint_config: OpenAIServerConfig | None = None
 
     async def register(self, model: AnyModel) -> None:
         self.registered.append(model.name)
 
-    async def _prepare_backend_for_training(
-        self, model: AnyTrainableModel, config: OpenAIServerConfig | None
+    async def prepare_for_training(
+        self, model: AnyTrainableModel, endpoint_config: OpenAIServerConfig | None = None
     ) -> tuple[str, str]:
         if model.base_model == "unknown":
             raise UnknownBaseModelError("no such model")
-        self.server_config = config
+        self.endpoint_config = endpoint_config
         return self.url, "tml-key"
 
-    def _model_inference_name(self, model: AnyModel, step: int | None = None) -> str:
+    def inference_name(self, model: AnyModel, step: int | None = None) -> str:
         return f"{model.name}@{'latest' if step is None else step}"
 
-    async def _get_step(self, model: AnyTrainableModel) -> int:
-        return max(checkpoint_steps(model.get_output_dir()), default=0)
+    async def get_step(self, model: AnyTrainableModel) -> int:
+        return max(checkpoint_steps(folder_of(model)), default=0)
 
     async def train(
         self,
@@ -57,16 +62,14 @@ class FolderBackend:
         config: TrainConfig | None = None,
         **options: Unpack[TrainOptions],
     ) -> TrainResult:
-        step = await self._get_step(model) + 1
-        checkpoint_dir(model.get_output_dir(), step).mkdir(parents=True)
+        step = await self.get_step(model) + 1
+        checkpoint_dir(folder_of(model), step).mkdir(parents=True)
         return TrainResult(step, {"loss": 0.5})
 
-    async def _delete_checkpoint_files(
-        self, model: AnyTrainableModel, steps_to_keep: list[int]
-    ) -> None:
-        for step in checkpoint_steps(model.get_output_dir()):
+    async def delete_checkpoints(self, model: AnyTrainableModel, steps_to_keep: list[int]) -> None:
+        for step in checkpoint_steps(folder_of(model)):
             if step not in steps_to_keep:
-                shutil.rmtree(checkpoint_dir(model.get_output_dir(), step))
+                shutil.rmtree(checkpoint_dir(folder_of(model), step))
 
     async def close(self) -> None:
         pass
@@ -155,7 +158,7 @@ class TestRegister:
         config: OpenAIServerConfig = {"server_args": {"port": 0}}
         await model.register(protocol, _openai_client_config=config)
         assert backend.registered == ["agent"]
-        assert backend.server_config == config
+        assert backend.endpoint_config == config
         assert model.backend() is backend
         assert (model.inference_base_url, model.inference_api_key) == (backend.url, "tml-key")
         assert model.inference_model_name == "agent@latest"
@@ -219,7 +222,7 @@ class TestLog:
     async def test_groups(self, model: TrainableModel) -> None:
         await model.register(FolderBackend())
         await model.log(self.groups(), split="train")
-        (row,) = history.read_history(model.get_output_dir())
+        (row,) = read_history(model.get_output_dir())
         assert row.pop("recorded_at")
         assert row.pop("time/wall_clock_sec") >= 0
         assert row == {
@@ -231,36 +234,36 @@ class TestLog:
             "step": 0,
         }
         path = model.get_output_dir() / "trajectories" / "train" / "0000.jsonl"
-        read = history.read_trajectory_groups(path)
+        read = read_trajectory_groups(path)
         assert [len(group) for group in read] == [1, 2]
         assert read[0].exceptions[0].message == "x"
 
     async def test_metrics_alone(self, model: TrainableModel) -> None:
         await model.log(metrics={"loss": 0.5, "data/step_num_tokens": 9, "bad": math.nan}, step=4)
-        (row,) = history.read_history(model.get_output_dir())
+        (row,) = read_history(model.get_output_dir())
         assert (row["val/loss"], row["data/step_num_tokens"], row["step"]) == (0.5, 9, 4)
         assert "val/bad" not in row
         assert not (model.get_output_dir() / "trajectories").exists()
 
     async def test_both(self, model: TrainableModel) -> None:
         await model.log(self.groups(), split="train", metrics={"loss": 0.5, "reward": 9}, step=1)
-        (row,) = history.read_history(model.get_output_dir())
+        (row,) = read_history(model.get_output_dir())
         assert (row["train/loss"], row["train/reward"], row["train/turns"]) == (0.5, 9, 2)
 
     async def test_trajectories_and_exceptions_are_one_group(self, model: TrainableModel) -> None:
         await model.log([Trajectory(reward=1), ValueError("x")], step=2)
         path = model.get_output_dir() / "trajectories" / "val" / "0002.jsonl"
-        (group,) = history.read_trajectory_groups(path)
+        (group,) = read_trajectory_groups(path)
         assert (len(group), len(group.exceptions)) == (1, 1)
 
     async def test_one_group_keeps_its_exceptions(self, model: TrainableModel) -> None:
         await model.log(self.groups()[0], step=2)
-        (row,) = history.read_history(model.get_output_dir())
+        (row,) = read_history(model.get_output_dir())
         assert row["val/exception_rate"] == 0.5
 
     async def test_a_row_is_strict_json(self, model: TrainableModel) -> None:
         await model.log([Trajectory(reward=math.nan)], metrics={"x": -math.inf}, step=1)
-        line = (model.get_output_dir() / history.HISTORY).read_text()
+        line = (model.get_output_dir() / HISTORY).read_text()
         assert "NaN" not in line
         assert "Infinity" not in line
         assert json.loads(line)["val/exception_rate"] == 0

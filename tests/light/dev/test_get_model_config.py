@@ -1,4 +1,4 @@
-"""The config that OpenPipe ART 0.5.18 makes, written out."""
+"""The completed config of a model: ART's defaults where they are what runs, and nothing else."""
 
 import copy
 import subprocess
@@ -10,48 +10,32 @@ import pytest
 
 from art.dev.get_model_config import get_model_config
 from art.dev.model import InternalModelConfig
+from art.errors import ConfigurationError, UnsupportedModelArchitectureError
 
 QWEN3 = "Qwen/Qwen3-4B-Instruct-2507"
 DENSE = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 
 
-def arts_config(base_model: str, output_dir: str, target_modules: list[str]) -> dict[str, Any]:
+def default_config(base_model: str, target_modules: list[str]) -> dict[str, Any]:
     return {
-        "init_args": {"load_in_4bit": True, "max_seq_length": 32768, "model_name": base_model},
-        "engine_args": {
-            "allowed_local_media_path": "/tmp",
-            "enable_sleep_mode": True,
-            "generation_config": "vllm",
-            "model": base_model,
-            "lora_target_modules": target_modules,
-        },
+        "init_args": {"model_name": base_model},
         "peft_args": {
-            "lora_alpha": 16,
             "r": 8,
+            "lora_alpha": 32,
             "random_state": 3407,
             "target_modules": target_modules,
-            "use_gradient_checkpointing": "unsloth",
+        },
+        "tinker_args": {
+            "training_client_args": {
+                "rank": 8,
+                "seed": 3407,
+                "train_attn": True,
+                "train_mlp": True,
+                "train_unembed": False,
+            }
         },
         "rollout_weights_mode": "lora",
-        "tinker_args": None,
-        "trainer_args": {
-            "adam_beta1": 0.9,
-            "adam_beta2": 0.99,
-            "disable_tqdm": True,
-            "gradient_accumulation_steps": 1,
-            "gradient_checkpointing": True,
-            "learning_rate": 5e-6,
-            "logging_steps": 1,
-            "lr_scheduler_type": "constant",
-            "max_grad_norm": 0.1,
-            "num_generations": 2,
-            "optim": "paged_adamw_8bit",
-            "output_dir": output_dir,
-            "per_device_train_batch_size": 2,
-            "report_to": "none",
-            "save_strategy": "no",
-            "weight_decay": 0.1,
-        },
+        "allow_unvalidated_arch": True,
     }
 
 
@@ -67,63 +51,105 @@ def arts_config(base_model: str, output_dir: str, target_modules: list[str]) -> 
         ("somebody/a-model-that-nobody-registered", DENSE),
     ],
 )
-def test_defaults(tmp_path: Path, base_model: str, target_modules: list[str]) -> None:
-    config = get_model_config(base_model=base_model, output_dir=str(tmp_path), config=None)
-    assert config == arts_config(base_model, str(tmp_path), target_modules)
-    assert get_model_config(base_model, str(tmp_path), {}) == config
+@pytest.mark.parametrize("user", [None, {}, {"engine_args": {}, "trainer_args": {}}])
+def test_defaults_follow_from_the_base_model(
+    tmp_path: Path, base_model: str, target_modules: list[str], user: Any
+) -> None:
+    config = get_model_config(base_model=base_model, output_dir=str(tmp_path), config=user)
+    assert config == default_config(base_model, target_modules)
 
 
-def test_the_users_values_go_first(tmp_path: Path) -> None:
-    user: InternalModelConfig = {
-        "init_args": {"load_in_4bit": False, "max_seq_length": 4096},
-        "engine_args": {"max_model_len": 4096, "enable_sleep_mode": False},
-        "peft_args": {"r": 32, "target_modules": ["q_proj"]},
-        "trainer_args": {"learning_rate": 1e-4},
-        "tinker_args": {"training_client_args": {"rank": 16}},
-        "allow_unvalidated_arch": True,
-    }
+USERS: list[InternalModelConfig] = [
+    {"peft_args": {"r": 32, "random_state": None}},
+    {"peft_args": {"r": 16}, "tinker_args": {"training_client_args": {"rank": 16}}},
+    {"peft_args": {"lora_alpha": 32, "target_modules": DENSE[::-1]}},
+    {"tinker_args": {"training_client_args": {"rank": 4, "seed": 5, "train_mlp": False}}},
+    {"tinker_args": {"training_client_args": {"user_metadata": {"team": "a"}}}},
+    {"tinker_args": None, "chat_template": "{{ messages }}", "chat_template_kwargs": {"a": 1}},
+    {"rollout_weights_mode": "lora", "allow_unvalidated_arch": False},
+]
+
+
+@pytest.mark.parametrize("user", USERS, ids=str)
+def test_a_completed_config_completes_to_itself(tmp_path: Path, user: InternalModelConfig) -> None:
     before = copy.deepcopy(user)
-    expected = arts_config(QWEN3, str(tmp_path), ["q_proj"])
-    expected["init_args"] |= {"load_in_4bit": False, "max_seq_length": 4096}
-    expected["engine_args"] |= {"max_model_len": 4096, "enable_sleep_mode": False}
-    expected["peft_args"]["r"] = 32
-    expected["trainer_args"]["learning_rate"] = 1e-4
-    expected["tinker_args"] = {"training_client_args": {"rank": 16}}
-    expected["allow_unvalidated_arch"] = True
-    config = get_model_config(QWEN3, str(tmp_path), user)
-    assert config == expected
-    config["peft_args"]["target_modules"].append("k_proj")
-    assert config["engine_args"]["lora_target_modules"] == ["q_proj"]
+    config = get_model_config(QWEN3, tmp_path, user)
+    assert get_model_config(QWEN3, tmp_path, config) == config
     assert user == before
 
 
-def test_target_modules_of_the_engine_can_differ(tmp_path: Path) -> None:
-    config = get_model_config(
-        QWEN3, str(tmp_path), {"engine_args": {"lora_target_modules": ["v_proj"]}}
+def test_the_rank_and_the_seed_have_two_names() -> None:
+    by_peft = get_model_config(QWEN3, "", {"peft_args": {"r": 16, "random_state": 1}})
+    by_tinker = get_model_config(
+        QWEN3, "", {"tinker_args": {"training_client_args": {"rank": 16, "seed": 1}}}
     )
-    assert config["engine_args"]["lora_target_modules"] == ["v_proj"]
-    assert config["peft_args"]["target_modules"] == DENSE
+    assert by_peft == by_tinker
+    assert (by_peft["peft_args"]["r"], by_peft["peft_args"]["random_state"]) == (16, 1)
 
 
-def test_dedicated_mode(tmp_path: Path) -> None:
+def test_the_modules_of_chosen_parts_are_left_to_the_server() -> None:
     config = get_model_config(
-        QWEN3,
-        str(tmp_path),
-        {"trainer_gpu_ids": [0], "inference_gpu_ids": [1], "rollout_weights_mode": "merged"},
+        QWEN3, "", {"tinker_args": {"training_client_args": {"train_mlp": False}}}
     )
-    assert config["engine_args"]["enable_sleep_mode"] is False
-    assert "lora_target_modules" not in config["engine_args"]
-    assert (config["trainer_gpu_ids"], config["inference_gpu_ids"]) == ([0], [1])
-    assert config["rollout_weights_mode"] == "merged"
+    assert "target_modules" not in config["peft_args"]
 
 
-def test_the_last_checkpoint_is_what_is_loaded(tmp_path: Path) -> None:
+def test_the_result_shares_no_list_with_the_users_config() -> None:
+    user: InternalModelConfig = {"chat_template_kwargs": {"tools": ["a"]}}
+    get_model_config(QWEN3, "", user)["chat_template_kwargs"]["tools"].append("b")
+    assert user == {"chat_template_kwargs": {"tools": ["a"]}}
+
+
+@pytest.mark.parametrize(
+    ("user", "message"),
+    [
+        ({"peft_args": {"lora_alpha": 16}}, r"lora_alpha is 16, but every adapter has 32"),
+        ({"peft_args": {"target_modules": ["q_proj"]}}, "target_modules.*train_attn"),
+        (
+            {
+                "peft_args": {"target_modules": DENSE},
+                "tinker_args": {"training_client_args": {"train_unembed": True}},
+            },
+            "chosen by the server",
+        ),
+        ({"peft_args": {"r": 0}}, "integer from 1, not 0"),
+        ({"peft_args": {"r": "8"}}, "integer from 1, not '8'"),
+        ({"peft_args": {"r": True}}, "integer from 1, not True"),
+        (
+            {"peft_args": {"r": 8}, "tinker_args": {"training_client_args": {"rank": 16}}},
+            "rank of the adapter is 8 in peft_args and 16 in tinker_args",
+        ),
+        (
+            {
+                "peft_args": {"random_state": 1},
+                "tinker_args": {"training_client_args": {"seed": 2}},
+            },
+            "seed of the adapter is 1",
+        ),
+        ({"init_args": {"model_name": "elsewhere"}}, "name the weights by base_model"),
+        ({"rollout_weights_mode": "merged"}, "can only be 'lora'"),
+        ({"trainer_args": {"learning_rate": 1e-4}}, r"backend\.train\(learning_rate=…\)"),
+    ],
+)
+def test_what_does_not_run_is_refused(tmp_path: Path, user: Any, message: str) -> None:
+    with pytest.raises(ConfigurationError, match=message):
+        get_model_config(QWEN3, tmp_path, user)
+
+
+def test_models_that_the_registry_does_not_list_can_be_refused() -> None:
+    with pytest.raises(UnsupportedModelArchitectureError, match="somebody/new"):
+        get_model_config("somebody/new", "", {"allow_unvalidated_arch": False})
+
+
+def test_training_goes_on_from_the_last_checkpoint(tmp_path: Path) -> None:
     for step in (2, 10):
         (tmp_path / "checkpoints" / f"{step:04d}").mkdir(parents=True)
-    user: InternalModelConfig = {"init_args": {"model_name": "elsewhere"}}
-    config = get_model_config(QWEN3, str(tmp_path), user)
-    assert config["init_args"]["model_name"] == str(tmp_path / "checkpoints" / "0010")
-    assert config["engine_args"]["model"] == QWEN3
+    last = str(tmp_path / "checkpoints" / "0010")
+    assert get_model_config(QWEN3, tmp_path, None)["init_args"]["model_name"] == last
+    earlier: InternalModelConfig = {
+        "init_args": {"model_name": str(tmp_path / "checkpoints" / "0002")}
+    }
+    assert get_model_config(QWEN3, tmp_path, earlier)["init_args"]["model_name"] == last
 
 
 def test_asking_makes_no_folder(tmp_path: Path) -> None:

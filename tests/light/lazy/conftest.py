@@ -1,12 +1,14 @@
 """A lazy package to try things on, and fresh interpreters to try them in."""
 
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import pytest
+
+from tests.processes import run, run_python
 
 INIT = "from art import _lazy\n\n__getattr__, __dir__, __all__ = _lazy.attach(__name__)\n"
 SHOP = {
@@ -48,8 +50,22 @@ def shop(tmp_path: Path) -> Path:
     return tmp_path
 
 
+AddModule = Callable[[str, str], None]
+
+
+class Run(Protocol):
+    """Runs code with folders in front of ``sys.path``; gives what it printed, or its errors."""
+
+    def __call__(
+        self, code: str, *paths: Path, env: dict[str, str] | None = None, fails: bool = False
+    ) -> str: ...
+
+
+RunFile = Callable[..., str]
+
+
 @pytest.fixture
-def add(shop: Path) -> Callable[[str, str], None]:
+def add(shop: Path) -> AddModule:
     """Add a module to `shop` and its name `Torn` to the stub."""
 
     def add_module(module: str, source: str) -> None:
@@ -60,39 +76,31 @@ def add(shop: Path) -> Callable[[str, str], None]:
     return add_module
 
 
-@pytest.fixture
-def run() -> Callable[..., str]:
-    """Run code in a fresh interpreter, with `paths` in front; give what it printed."""
+@pytest.fixture(name="run")
+def run_code() -> Run:
+    """Run code in a fresh interpreter."""
 
-    def run_code(code: str, *paths: Path, env: dict[str, str] | None = None, fails: bool = False):
-        import os
-
-        prelude = f"import sys; sys.path[:0] = {[str(path) for path in paths]!r}\n"
-        result = subprocess.run(
-            [sys.executable, "-c", prelude + textwrap.dedent(code)],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            env={**os.environ, **(env or {})},
-        )
-        assert (result.returncode != 0) is fails, result.stderr
+    def run_with_paths(
+        code: str, *paths: Path, env: dict[str, str] | None = None, fails: bool = False
+    ) -> str:
+        result = run_python(_with_paths(code, paths), env=env, status=1 if fails else 0)
         return (result.stderr if fails else result.stdout).strip()
 
-    return run_code
+    return run_with_paths
 
 
 @pytest.fixture
-def run_file(tmp_path: Path) -> Callable[..., str]:
+def run_file(tmp_path: Path) -> RunFile:
     """Run a file, as programs with child processes need; give what it printed."""
 
     def run_program(code: str, *paths: Path) -> str:
-        prelude = f"import sys; sys.path[:0] = {[str(path) for path in paths]!r}\n"
         program = tmp_path / "program.py"
-        program.write_text(prelude + textwrap.dedent(code))
-        result = subprocess.run(
-            [sys.executable, str(program)], capture_output=True, text=True, timeout=120
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout.strip()
+        program.write_text(_with_paths(code, paths))
+        return run(sys.executable, program).stdout.strip()
 
     return run_program
+
+
+def _with_paths(code: str, paths: tuple[Path, ...]) -> str:
+    prelude = f"import sys; sys.path[:0] = {[str(path) for path in paths]!r}\n"
+    return prelude + textwrap.dedent(code)

@@ -2,18 +2,24 @@
 
 import compileall
 import shutil
-import subprocess
 import sys
 import zipapp
 import zipfile
-from importlib.util import find_spec
 from pathlib import Path
 
-ART = Path(find_spec("art").origin).parent
-LAZY_LOADER = Path(find_spec("lazy_loader").origin).parent
+import lazy_loader
+
+import art
+from tests.processes import run as run_program
+from tests.processes import run_python
+
+from .conftest import Run
+
+ART = Path(art.__file__).parent
+LAZY_LOADER = Path(lazy_loader.__file__).parent
 
 
-def test_a_lazy_package_works_from_a_zip_file(shop, run) -> None:
+def test_a_lazy_package_works_from_a_zip_file(shop: Path, run: Run) -> None:
     archive = shop / "shop.zip"
     with zipfile.ZipFile(archive, "w") as bundle:
         for file in (shop / "shop").rglob("*.py*"):
@@ -44,9 +50,7 @@ def test_art_works_from_a_zipapp(tmp_path: Path) -> None:
     target = tmp_path / "app.pyz"
     zipapp.create_archive(tmp_path / "app", target, compressed=True)
     shutil.rmtree(tmp_path / "app")
-    result = subprocess.run(
-        [sys.executable, "-I", "-S", str(target)], capture_output=True, text=True, timeout=60
-    )
+    result = run_program(sys.executable, "-I", "-S", target)
     assert result.stderr == ""
     address, modules, names = result.stdout.splitlines()
     assert address == str(target / "art" / "__init__.py")
@@ -60,21 +64,18 @@ def test_art_works_from_byte_code_alone(tmp_path: Path) -> None:
     for source in tmp_path.rglob("*.py"):
         source.unlink()
     program = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n{ASK}"
-    result = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, timeout=60
-    )
+    result = run_python(program, flags=("-I", "-S"))
     assert result.stderr == ""
     assert result.stdout.splitlines()[0] == str(tmp_path / "art" / "__init__.pyc")
 
 
-def test_art_works_with_optimised_byte_code(run) -> None:
-    result = subprocess.run(
-        [sys.executable, "-OO", "-c", ASK], capture_output=True, text=True, timeout=60
-    )
+def test_art_works_with_optimised_byte_code() -> None:
+    result = run_python(ASK, flags=("-OO",))
     assert result.stderr == ""
+    assert result.stdout.splitlines()[-1] == "True ArtError False"
 
 
-def test_a_bundle_without_the_stubs_says_so(shop, run) -> None:
+def test_a_bundle_without_the_stubs_says_so(shop: Path, run: Run) -> None:
     (shop / "shop" / "__init__.pyi").unlink()
     last = run("import shop", shop, fails=True).splitlines()[-1]
     assert last.startswith("ImportError: cannot read ")

@@ -1,23 +1,26 @@
 """``ART_EAGER_IMPORT=1``: everything that is installed is loaded at once."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
+
+from .conftest import AddModule, Run
 
 COUNT = "import sys, shop; print(len([name for name in sys.modules if name.startswith('shop.')]))"
 
 
 @pytest.mark.parametrize("value", ["1", "true", "yes", "ON"])
-def test_on(shop, run, value: str) -> None:
+def test_the_switch_loads_every_module(shop: Path, run: Run, value: str) -> None:
     assert run(COUNT, shop, env={"ART_EAGER_IMPORT": value}) == "4"
 
 
 @pytest.mark.parametrize("value", ["", "0", "false", "False", "no", "off"])
-def test_off(shop, run, value: str) -> None:
+def test_the_switch_is_off_by_the_usual_words(shop: Path, run: Run, value: str) -> None:
     assert run(COUNT, shop, env={"ART_EAGER_IMPORT": value}) == "0"
 
 
-def test_an_eager_package_behaves_as_a_lazy_one(shop, run) -> None:
+def test_an_eager_package_behaves_as_a_lazy_one(shop: Path, run: Run) -> None:
     code = """
         import sys
         import shop.tools
@@ -28,26 +31,26 @@ def test_an_eager_package_behaves_as_a_lazy_one(shop, run) -> None:
     assert run(code, shop, env={"ART_EAGER_IMPORT": "1"}) == run(code, shop)
 
 
-def test_a_broken_module_fails_at_once(shop, add, run) -> None:
+def test_a_broken_module_fails_at_once(shop: Path, add: AddModule, run: Run) -> None:
     add("torn", "Torn = undefined")
     stderr = run("import shop", shop, env={"ART_EAGER_IMPORT": "1"}, fails=True)
     assert stderr.splitlines()[-1] == "NameError: name 'undefined' is not defined"
     assert run("import shop", shop) == ""
 
 
-def test_packages_that_no_stub_names_are_loaded_too(shop, run) -> None:
+def test_packages_that_no_stub_names_are_loaded_too(shop: Path, run: Run) -> None:
     stub = shop / "shop" / "__init__.pyi"
     stub.write_text(stub.read_text().replace("from . import tools as tools\n", ""))
     assert run(COUNT, shop, env={"ART_EAGER_IMPORT": "1"}) == "4"
 
 
-def test_lazy_loaders_own_switch_loads_nothing_here(shop, add, run) -> None:
+def test_lazy_loaders_own_switch_loads_nothing_here(shop: Path, add: AddModule, run: Run) -> None:
     add("torn", "Torn = undefined")
     assert run(COUNT, shop, env={"EAGER_IMPORT": "1"}) == "0"
     assert run("import shop; print(shop.Apple)", shop, env={"EAGER_IMPORT": "1"})
 
 
-def test_art_loads_every_public_name_that_is_installed(run) -> None:
+def test_art_loads_every_public_name_that_is_installed(run: Run) -> None:
     out = run(
         """
         from importlib import import_module

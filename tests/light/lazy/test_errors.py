@@ -8,10 +8,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import art
 from art._lazy import _EXTRA_OF_SUBPACKAGE, _MODULES_OF_EXTRA, explain_missing
 from art.errors import MissingExtraError
+
+from .conftest import AddModule, Run
 
 ART = Path(art.__file__).parent
 PYPROJECT = ART.parent / "pyproject.toml"
@@ -39,7 +42,9 @@ MODULES_OF_DISTRIBUTION = {
         ("import json.no_such_part", "ModuleNotFoundError", "json.no_such_part"),
     ],
 )
-def test_a_broken_module_surfaces_its_true_cause(shop, add, run, source, error, cause) -> None:
+def test_a_broken_module_surfaces_its_true_cause(
+    shop: Path, add: AddModule, run: Run, source: str, error: str, cause: str
+) -> None:
     add("torn", source)
     for touch in ("hasattr(shop, 'Torn')", "getattr(shop, 'Torn', None)", "from shop import Torn"):
         stderr = run(f"import shop; {touch}", shop, fails=True)
@@ -49,7 +54,9 @@ def test_a_broken_module_surfaces_its_true_cause(shop, add, run, source, error, 
         assert "torn" in stderr  # the module is named, or its line is in the traceback
 
 
-def test_an_attribute_error_is_chained_and_names_the_address(shop, add, run) -> None:
+def test_an_attribute_error_is_chained_and_names_the_address(
+    shop: Path, add: AddModule, run: Run
+) -> None:
     add("torn", "import sys\nTorn = sys.no_such_thing")
     out = run(
         """
@@ -67,7 +74,9 @@ def test_an_attribute_error_is_chained_and_names_the_address(shop, add, run) -> 
     assert cause.startswith("AttributeError(")
 
 
-def test_an_error_is_raised_again_and_a_repaired_module_loads(shop, add, run) -> None:
+def test_an_error_is_raised_again_and_a_repaired_module_loads(
+    shop: Path, add: AddModule, run: Run
+) -> None:
     add("torn", "import sys\nTorn = sys.no_such_thing")
     out = run(
         """
@@ -108,7 +117,7 @@ TOUCH = """
 """
 
 
-def test_an_absent_engine_names_its_extra_and_the_command(engine, run) -> None:
+def test_an_absent_engine_names_its_extra_and_the_command(engine: Path, run: Run) -> None:
     # The import of `torch` is blocked the way the import system documents: None in sys.modules.
     out = run(f"sys.modules['torch'] = None\n{TOUCH.replace(chr(10) + '    ', chr(10))}", engine)
     kind, name, message, cause = out.split(" | ")
@@ -136,7 +145,9 @@ def test_an_absent_engine_names_its_extra_and_the_command(engine, run) -> None:
     ],
     ids=["no submodule", "an empty folder", "a lost dependency", "a lost library"],
 )
-def test_a_partial_install_propagates_untouched(engine, run, files, expected) -> None:
+def test_a_partial_install_propagates_untouched(
+    engine: Path, run: Run, files: dict[str, str], expected: str
+) -> None:
     for name, text in files.items():
         (engine / name).parent.mkdir(exist_ok=True)
         (engine / name).write_text(text)
@@ -181,12 +192,12 @@ def test_the_extras_bring_what_the_table_says_and_the_code_imports() -> None:
     def modules(requirements: list[str]) -> set[str]:
         found: set[str] = set()
         for requirement in requirements:
-            name = re.match(r"[\w.-]+", requirement)[0]
-            extra = re.match(r"art-rl\[(\w+)\]", requirement)
-            if extra:
-                found |= modules(project["optional-dependencies"][extra[1]])
-            else:
-                found |= MODULES_OF_DISTRIBUTION.get(name, {name.replace("-", "_")})
+            parsed = Requirement(requirement)
+            for extra in parsed.extras:
+                found |= modules(project["optional-dependencies"][extra])
+            if parsed.name != project["name"]:
+                module = parsed.name.replace("-", "_")
+                found |= MODULES_OF_DISTRIBUTION.get(parsed.name, {module})
         return found
 
     extras = {name: modules(needs) for name, needs in project["optional-dependencies"].items()}
@@ -194,6 +205,6 @@ def test_the_extras_bring_what_the_table_says_and_the_code_imports() -> None:
         assert set(names.split()) <= extras[extra], extra
     base = modules(project["dependencies"]) | {"typing_extensions"}
     for part, roots in imported_at_top(ART).items():
-        extra = _EXTRA_OF_SUBPACKAGE.get(part)
-        if extra is not None:
-            assert roots - base <= set(_MODULES_OF_EXTRA[extra].split()), part
+        extra_of_part = _EXTRA_OF_SUBPACKAGE.get(part)
+        if extra_of_part is not None:
+            assert roots - base <= set(_MODULES_OF_EXTRA[extra_of_part].split()), part

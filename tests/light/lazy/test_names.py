@@ -1,9 +1,12 @@
 """What a lazy package shows, and what touching a name does."""
 
 import sys
+from pathlib import Path
+
+from .conftest import Run
 
 
-def test_a_name_loads_its_module_on_first_touch_and_only_that(shop, run) -> None:
+def test_a_name_loads_its_module_on_first_touch_and_only_that(shop: Path, run: Run) -> None:
     out = run(
         """
         import sys, shop
@@ -17,7 +20,7 @@ def test_a_name_loads_its_module_on_first_touch_and_only_that(shop, run) -> None
     assert out == "[] ['shop.fruit'] True shop.fruit"
 
 
-def test_a_loaded_name_is_kept_and_not_looked_up_again(shop, run) -> None:
+def test_a_loaded_name_is_kept_and_not_looked_up_again(shop: Path, run: Run) -> None:
     out = run(
         """
         import shop
@@ -30,7 +33,7 @@ def test_a_loaded_name_is_kept_and_not_looked_up_again(shop, run) -> None:
     assert out == "Apple module"
 
 
-def test_dir_and_all_list_lazy_names_and_keep_the_rest(shop, run) -> None:
+def test_dir_and_all_list_lazy_names_and_keep_the_rest(shop: Path, run: Run) -> None:
     out = run(
         """
         import shop
@@ -45,7 +48,7 @@ def test_dir_and_all_list_lazy_names_and_keep_the_rest(shop, run) -> None:
     assert out.splitlines() == [names, "True", names, "set()"]
 
 
-def test_an_unknown_name_is_an_attribute_error_with_a_suggestion(shop, run) -> None:
+def test_an_unknown_name_is_an_attribute_error_with_a_suggestion(shop: Path, run: Run) -> None:
     stderr = run("import shop; shop.Aple", shop, fails=True)
     assert stderr.splitlines()[-1] == (
         "AttributeError: module 'shop' has no attribute 'Aple'. Did you mean: 'Apple'?"
@@ -54,14 +57,14 @@ def test_an_unknown_name_is_an_attribute_error_with_a_suggestion(shop, run) -> N
     assert run("import shop; print(getattr(shop, 'Aple', 'none'))", shop) == "none"
 
 
-def test_a_misspelt_import_is_an_import_error_with_a_suggestion(shop, run) -> None:
+def test_a_misspelt_import_is_an_import_error_with_a_suggestion(shop: Path, run: Run) -> None:
     last = run("from shop import Aple", shop, fails=True).splitlines()[-1]
     assert last.startswith("ImportError: cannot import name 'Aple' from 'shop'")
     # Python itself looks for near names from 3.12 on, in what `dir` gives.
     assert last.endswith("Did you mean: 'Apple'?") is (sys.version_info >= (3, 12))
 
 
-def test_arts_own_names_are_suggested(run) -> None:
+def test_arts_own_names_are_suggested(run: Run) -> None:
     last = run("from art import Trajectry", fails=True).splitlines()[-1]
     assert last.startswith("ImportError: cannot import name 'Trajectry' from 'art'")
     assert last.endswith("Did you mean: 'Trajectory'?") is (sys.version_info >= (3, 12))
@@ -71,12 +74,14 @@ def test_arts_own_names_are_suggested(run) -> None:
     )
 
 
-def test_a_module_that_names_come_from_is_an_attribute_as_if_it_were_imported(shop, run) -> None:
+def test_a_module_that_names_come_from_is_an_attribute_as_if_it_were_imported(
+    shop: Path, run: Run
+) -> None:
     out = run("import shop; print(shop.fruit.Pear, hasattr(shop, 'hammer'))", shop)
     assert out == "<class 'shop.fruit.Pear'> False"
 
 
-def test_a_star_import_brings_every_public_name_and_no_other(shop, run) -> None:
+def test_a_star_import_brings_every_public_name_and_no_other(shop: Path, run: Run) -> None:
     out = run(
         """
         before = set(globals()) | {"before"}
@@ -88,7 +93,7 @@ def test_a_star_import_brings_every_public_name_and_no_other(shop, run) -> None:
     assert out == "['Apple', 'Basket', 'Pear', 'tools'] True 1"
 
 
-def test_help_and_inspect_show_every_public_name(shop, run) -> None:
+def test_help_and_inspect_show_every_public_name(shop: Path, run: Run) -> None:
     out = run(
         """
         import inspect, pydoc, shop
@@ -103,12 +108,12 @@ def test_help_and_inspect_show_every_public_name(shop, run) -> None:
     assert out.splitlines() == ["['Apple', 'Basket', 'Pear', 'tools']", "True True True"]
 
 
-def test_inspect_finds_the_source_of_a_lazy_name(run) -> None:
+def test_inspect_finds_the_source_of_a_lazy_name(run: Run) -> None:
     out = run("import art, inspect; print(inspect.getsource(art.ArtError).splitlines()[0])")
     assert out == "class ArtError(Exception):"
 
 
-def test_reload_keeps_loaded_names_and_loads_the_others(shop, run) -> None:
+def test_reload_keeps_loaded_names_and_loads_the_others(shop: Path, run: Run) -> None:
     out = run(
         """
         import importlib, shop
@@ -128,14 +133,14 @@ def test_reload_keeps_loaded_names_and_loads_the_others(shop, run) -> None:
     assert out.splitlines() == ["True True True 1", "a new name True"]
 
 
-def test_modules_may_import_each_other_through_the_package(shop, run) -> None:
+def test_modules_may_import_each_other_through_the_package(shop: Path, run: Run) -> None:
     out = run("import shop; print(shop.Pear().basket().fruit is shop.Apple)", shop)
     assert out == "True"
     out = run("from shop import Basket, Apple; print(Basket.fruit is Apple)", shop)
     assert out == "True"
 
 
-def test_sixty_four_threads_get_one_object_from_one_load(shop, run) -> None:
+def test_sixty_four_threads_get_one_object_from_one_load(shop: Path, run: Run) -> None:
     (shop / "shop" / "fruit.py").write_text(
         "import sys, time\n"
         "sys.loads = getattr(sys, 'loads', 0) + 1\n"

@@ -1,8 +1,11 @@
 """Lazy names in other processes: what they are pickled by, and children in any state."""
 
 import sys
+from pathlib import Path
 
 import pytest
+
+from .conftest import Run, RunFile
 
 START_METHODS = [
     "spawn",
@@ -14,7 +17,7 @@ START_METHODS = [
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_a_lazy_class_is_pickled_by_its_own_module(shop, run, protocol: int) -> None:
+def test_a_lazy_class_is_pickled_by_its_own_module(shop: Path, run: Run, protocol: int) -> None:
     data = run(f"import pickle, shop; print(pickle.dumps(shop.Apple(), {protocol}).hex())", shop)
     out = run(
         f"""
@@ -29,7 +32,9 @@ def test_a_lazy_class_is_pickled_by_its_own_module(shop, run, protocol: int) -> 
     assert out.splitlines() == ["['shop', 'shop.fruit']", "True"]
 
 
-def test_a_name_pickled_by_the_packages_address_is_found_through_the_package(shop, run) -> None:
+def test_a_name_pickled_by_the_packages_address_is_found_through_the_package(
+    shop: Path, run: Run
+) -> None:
     """Some libraries set `__module__` to the public address: unpickling then asks the package."""
     code = "import pickle, shop; shop.Apple.__module__ = 'shop'; print(pickle.dumps(shop.Apple()))"
     data = run(code, shop)
@@ -37,7 +42,7 @@ def test_a_name_pickled_by_the_packages_address_is_found_through_the_package(sho
     assert out == "Apple"
 
 
-def test_arts_own_types_and_errors_cross_processes(run) -> None:
+def test_arts_own_types_and_errors_cross_processes(run: Run) -> None:
     data = run(
         """
         import pickle
@@ -58,7 +63,7 @@ def test_arts_own_types_and_errors_cross_processes(run) -> None:
     assert out.splitlines() == ["qwen3_moe 8 EngineDiedError gone", "False"]
 
 
-def test_cloudpickle_carries_functions_that_use_lazy_packages(shop, run) -> None:
+def test_cloudpickle_carries_functions_that_use_lazy_packages(shop: Path, run: Run) -> None:
     pytest.importorskip("cloudpickle")
     data = run(
         """
@@ -85,7 +90,7 @@ def test_cloudpickle_carries_functions_that_use_lazy_packages(shop, run) -> None
 
 
 @pytest.mark.parametrize("method", START_METHODS)
-def test_a_child_process_resolves_names(shop, run_file, method: str) -> None:
+def test_a_child_process_resolves_names(shop: Path, run_file: RunFile, method: str) -> None:
     out = run_file(
         f"""
         import multiprocessing, sys
@@ -106,7 +111,7 @@ def test_a_child_process_resolves_names(shop, run_file, method: str) -> None:
     assert out.splitlines() == ["(['shop.fruit'], True, 'ArtError', False)"] * 2
 
 
-def test_a_half_initialised_child_resolves_names(shop, run_file) -> None:
+def test_a_half_initialised_child_resolves_names(shop: Path, run_file: RunFile) -> None:
     """A child unpickles what it is to run while its main module, and so the package, still loads.
 
     In vLLM a plug-in asked the package for a name at such a moment, in a spawned child, and was
@@ -147,7 +152,9 @@ def test_a_half_initialised_child_resolves_names(shop, run_file) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
-def test_a_fork_in_the_middle_of_a_load_does_not_hang_the_child(shop, run_file) -> None:
+def test_a_fork_in_the_middle_of_a_load_does_not_hang_the_child(
+    shop: Path, run_file: RunFile
+) -> None:
     (shop / "shop" / "fruit.py").write_text(
         "import time\ntime.sleep(0.5)\nclass Apple: ...\nclass Pear: ...\n"
     )

@@ -12,6 +12,8 @@ import pytest
 
 import art
 
+from .conftest import Run
+
 DOCUMENT = Path(art.__file__).parents[1] / "docs" / "lazy-imports.md"
 STRUCTURE = {"fruit": ["Apple", "Pear"], "basket": ["Basket"], "torn": ["Torn"], "raw": ["Raw"]}
 PUBLIC = [name for names in STRUCTURE.values() for name in names]
@@ -126,7 +128,7 @@ def table() -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(techniques, row[1:], strict=True)) for row in rows[2:]}
 
 
-def ask(shop: Path, run, technique: str, question: str) -> str:
+def ask(shop: Path, run: Run, technique: str, question: str) -> str:
     package = shop / "shop"
     (package / "__init__.py").write_text(INITS[technique])
     stub = package / "__init__.pyi"
@@ -145,7 +147,7 @@ def test_the_document_asks_every_question() -> None:
 
 @pytest.mark.parametrize("question", QUESTIONS)
 @pytest.mark.parametrize("technique", INITS)
-def test_the_table_says_what_happens(shop, run, technique: str, question: str) -> None:
+def test_the_table_says_what_happens(shop: Path, run: Run, technique: str, question: str) -> None:
     if technique == "PEP 810" and sys.version_info < (3, 15):
         pytest.skip("the syntax is that of Python 3.15")
     if technique != "PEP 810" and find_spec(technique) is None:

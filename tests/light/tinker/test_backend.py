@@ -1,9 +1,6 @@
 """TinkerBackend before it reaches a server."""
 
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import lazy_loader
@@ -12,6 +9,7 @@ import pytest
 import art
 from art.errors import ConfigurationError, MissingAPIKeyError
 from art.tinker import Connection, TinkerBackend, TinkerService
+from tests.processes import run_python
 
 BASE_MODEL = "Qwen/Qwen3-4B-Instruct-2507"
 
@@ -20,7 +18,7 @@ def model(name: str = "agent") -> art.TrainableModel[None]:
     return art.TrainableModel(name=name, project="p", base_model=BASE_MODEL)
 
 
-def test_the_class_loads_nothing_heavy() -> None:
+def test_making_a_backend_loads_nothing_heavy() -> None:
     code = """
         import sys
         before = set(sys.modules)
@@ -28,10 +26,7 @@ def test_the_class_loads_nothing_heavy() -> None:
         TinkerBackend()
         print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
-    )
-    loaded = set(result.stdout.split())
+    loaded = set(run_python(code).stdout.split())
     assert "art" in loaded
     heavy = {"tinker", "openai", "pydantic", "numpy", "transformers", "fastapi", "typing", "yaml"}
     assert not loaded & heavy
@@ -48,13 +43,8 @@ def test_a_missing_sdk_names_its_extra(tmp_path: Path) -> None:
             print(error)
     """
     root = Path(art.__file__).parent.parent
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": os.pathsep.join([str(root), str(tmp_path)])},
-    )
+    search_path = os.pathsep.join([str(root), str(tmp_path)])
+    result = run_python(code, flags=("-S",), env={"PYTHONPATH": search_path}, inherit_env=False)
     assert 'pip install "art-rl[tinker]"' in result.stdout
 
 
@@ -67,12 +57,14 @@ async def test_a_service_is_made_without_a_key(
         assert isinstance(service, TinkerService)
         assert await backend._get_service(model()) is service
         assert await backend._get_service(model("other")) is not service
-        assert await backend._get_step(model()) == 0
+        assert await backend.get_step(model()) == 0
         with pytest.raises(MissingAPIKeyError, match=r"TINKER_API_KEY.*LocalBackend"):
             await service.start_openai_server(None)
 
 
-async def test_the_key_and_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_given_key_and_address_precede_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TINKER_API_KEY", "tml-from-environment")
     assert await TinkerBackend()._connect("m") == Connection(None, "tml-from-environment")
     given = TinkerBackend(tinker_api_key="tml-given", base_url="http://x")
@@ -95,28 +87,30 @@ async def test_registering_writes_model_json_without_keys(tmp_path: Path) -> Non
     assert prompted.get_inference_name() == "gpt"
 
 
-async def test_the_adapter_comes_from_the_config(tmp_path: Path) -> None:
+def test_the_adapter_comes_from_the_completed_config() -> None:
     from art.dev.get_model_config import get_model_config
     from art.tinker.adapter_config import training_client_args
 
-    plain = get_model_config(BASE_MODEL, tmp_path, None)
-    assert training_client_args(BASE_MODEL, plain) == {
-        "rank": 8,
-        "seed": 3407,
-        "train_attn": True,
-        "train_mlp": True,
-        "train_unembed": False,
-    }
-    own = get_model_config(
+    config = get_model_config(
         BASE_MODEL,
-        tmp_path,
+        "",
         {
-            "peft_args": {"r": 4, "random_state": 1},
-            "tinker_args": {"training_client_args": {"rank": 16, "train_mlp": False}},
+            "peft_args": {"r": 16, "random_state": 1},
+            "tinker_args": {"training_client_args": {"train_mlp": False}},
         },
     )
-    args = training_client_args(BASE_MODEL, own)
-    assert (args["rank"], args["seed"], args["train_mlp"]) == (16, 1, False)
-    alpha = get_model_config(BASE_MODEL, tmp_path, {"peft_args": {"lora_alpha": 64}})
-    with pytest.raises(ConfigurationError, match="no lora_alpha in peft_args"):
-        training_client_args(BASE_MODEL, alpha)
+    assert training_client_args(config) == {
+        "rank": 16,
+        "seed": 1,
+        "train_attn": True,
+        "train_mlp": False,
+        "train_unembed": False,
+    }
+    with pytest.raises(ConfigurationError, match="get_model_config"):
+        training_client_args({"peft_args": {"r": 4}})
+
+
+async def test_the_names_that_art_gave_the_methods_of_a_backend_work(tmp_path: Path) -> None:
+    async with TinkerBackend(path=tmp_path) as backend:
+        assert await backend._get_step(model()) == 0
+        assert backend._model_inference_name(model()) == "agent@0"

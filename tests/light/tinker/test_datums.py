@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from art.errors import ContextLengthError
+from art.formats.losses import LOSSES, LossName
 from art.rl.kl_penalty import penalize_kl
 from art.rl.sequences import TrainingSequence
 from art.tinker.datums import (
     check_context_length,
-    imitation_datums,
-    policy_datums,
+    loss_datums,
     token_advantages,
 )
 
@@ -31,33 +31,52 @@ def sequences(draw: st.DrawFn) -> TrainingSequence:
     )
 
 
-@given(st.lists(sequences(), max_size=4))
-def test_policy_datums_align_everything_with_the_targets(batch: list[TrainingSequence]) -> None:
-    for sequence, datum in zip(batch, policy_datums(batch, token_advantages(batch)), strict=True):
+@pytest.mark.parametrize("loss_fn", LOSSES)
+@given(batch=st.lists(sequences(), max_size=4))
+def test_every_input_of_a_loss_is_aligned_with_the_targets(
+    loss_fn: LossName, batch: list[TrainingSequence]
+) -> None:
+    datums = loss_datums(loss_fn, batch, token_advantages(batch))
+    for sequence, datum in zip(batch, datums, strict=True):
         inputs = {name: data.tolist() for name, data in datum.loss_fn_inputs.items()}
-        assert set(inputs) == {"target_tokens", "logprobs", "advantages"}
+        assert set(inputs) == LOSSES[loss_fn].inputs
         context = datum.model_input.to_ints()
         assert len(context) == len(sequence.tokens) - 1
         for i in range(len(context)):
-            assert context[i] == sequence.tokens[i]
-            assert inputs["target_tokens"][i] == sequence.tokens[i + 1]
             sampled = bool(sequence.mask[i + 1])
-            assert inputs["logprobs"][i] == (sequence.logprobs[i + 1] if sampled else 0)
-            assert inputs["advantages"][i] == (sequence.advantage if sampled else 0)
+            expected = {
+                "target_tokens": sequence.tokens[i + 1],
+                "logprobs": sequence.logprobs[i + 1] if sampled else 0,
+                "advantages": sequence.advantage if sampled else 0,
+                "sequence_ratio_mask": sampled,
+                "weights": sampled,
+            }
+            assert context[i] == sequence.tokens[i]
+            assert {name: values[i] for name, values in inputs.items()} == {
+                name: expected[name] for name in inputs
+            }
 
 
-@given(st.lists(sequences(), max_size=4))
-def test_imitation_datums_weigh_sampled_tokens(batch: list[TrainingSequence]) -> None:
-    for sequence, datum in zip(batch, imitation_datums(batch), strict=True):
-        assert datum.loss_fn_inputs["weights"].tolist() == sequence.mask[1:].tolist()
-        assert datum.loss_fn_inputs["target_tokens"].tolist() == sequence.tokens[1:].tolist()
+@given(sequences())
+def test_context_logprobs_stand_where_no_token_was_sampled(sequence: TrainingSequence) -> None:
+    context_logprobs = np.arange(len(sequence.tokens), dtype=np.float32)
+    (datum,) = loss_datums("dro", [sequence], token_advantages([sequence]), [context_logprobs])
+    assert datum.loss_fn_inputs["logprobs"].tolist() == [
+        sequence.logprobs[i] if sequence.mask[i] else context_logprobs[i]
+        for i in range(1, len(sequence.tokens))
+    ]
 
 
 def test_dtypes_are_those_of_the_wire() -> None:
     sequence = TrainingSequence(np.arange(3), np.zeros(3, np.float32), np.ones(3, bool), 1.0)
-    (datum,) = policy_datums([sequence], token_advantages([sequence]))
+    (datum,) = loss_datums("gspo", [sequence], token_advantages([sequence]))
     dtypes = {name: data.dtype for name, data in datum.loss_fn_inputs.items()}
-    assert dtypes == {"target_tokens": "int64", "logprobs": "float32", "advantages": "float32"}
+    assert dtypes == {
+        "target_tokens": "int64",
+        "logprobs": "float32",
+        "advantages": "float32",
+        "sequence_ratio_mask": "float32",
+    }
 
 
 @given(st.lists(sequences(), max_size=4), st.floats(0, 2), st.data())

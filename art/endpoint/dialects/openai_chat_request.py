@@ -1,4 +1,4 @@
-"""What the endpoint takes: the body of a chat completion request, checked.
+"""The body of a chat completion request in the OpenAI dialect, checked.
 
 A field that changes what is sampled is either honoured or refused with a clear error. Fields that
 only label a request (``user``, ``metadata``) are accepted.
@@ -7,6 +7,9 @@ only label a request (``user``, ``metadata``) are accepted.
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from art.endpoint.turns import TurnRequest
+from art.endpoint.types import SamplingOptions
 
 _ROLES = {"system", "developer", "user", "assistant", "tool"}
 
@@ -24,7 +27,7 @@ class StreamOptions(BaseModel):
 
 
 class FunctionTool(BaseModel):
-    """What a tool is called and what it takes; kept whole, as the chat template shows it."""
+    """A tool's name and parameters; kept whole, since the chat template shows all of it."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -69,7 +72,7 @@ class ChatCompletionRequest(BaseModel):
     stream_options: StreamOptions | None = None
     chat_template_kwargs: dict[str, Any] | None = None
 
-    # What these ask for by default is what happens; another value is refused.
+    # Only the default is implemented, so any other value is refused.
     frequency_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
     presence_penalty: Annotated[float, Field(ge=0, le=0)] | None = None
 
@@ -101,27 +104,34 @@ class ChatCompletionRequest(BaseModel):
             raise ValueError("stream_options needs stream to be true")
         return self
 
-    @property
-    def num_samples(self) -> int:
-        """How many choices are wanted."""
-        return 1 if self.n is None else self.n
+    def turn_request(self) -> TurnRequest:
+        """This request in no dialect."""
+        max_tokens = self.max_completion_tokens
+        return TurnRequest(
+            model=self.model,
+            messages=self.messages,
+            tools=self._offered_tools(),
+            template_kwargs=self.chat_template_kwargs,
+            stop=self.stop or [],
+            options=SamplingOptions(
+                num_samples=1 if self.n is None else self.n,
+                max_tokens=self.max_tokens if max_tokens is None else max_tokens,
+                temperature=1.0 if self.temperature is None else self.temperature,
+                top_p=1.0 if self.top_p is None else self.top_p,
+                top_k=self.top_k or -1,
+                seed=self.seed,
+                top_logprobs=self.top_logprobs or 0,
+            ),
+        )
 
-    @property
-    def token_limit(self) -> int | None:
-        """The most tokens to sample, or ``None`` for as many as the context holds."""
-        limit = self.max_completion_tokens
-        return self.max_tokens if limit is None else limit
-
-    @property
-    def offered_tools(self) -> list[dict[str, Any]]:
-        """The tools to show to the model, as the chat template takes them."""
+    def _offered_tools(self) -> list[dict[str, Any]]:
         if self.tool_choice == "none":
             return []
         return [tool.model_dump(exclude_unset=True) for tool in self.tools or []]
 
 
 def _normalized(message: dict[str, Any], index: int) -> dict[str, Any]:
-    """Give a message the roles and the plain text that chat templates know."""
+    """Convert a message to the roles and the plain text that chat templates know."""
     role = message.get("role")
     if role not in _ROLES:
         raise ValueError(f"messages[{index}].role is {role!r}; use one of {sorted(_ROLES)}")

@@ -1,0 +1,61 @@
+"""JSON values inside text, and tool calls made from them."""
+
+import json
+from typing import Any
+
+from art.chat.tool_calls.protocol import ToolCall
+
+
+def decode_json(text: str, start: int) -> tuple[Any, int] | None:
+    """Decode the JSON value at a position, after white space.
+
+    Returns:
+        The value and the position of its end; ``None`` where there is no JSON value.
+    """
+    try:
+        return _DECODER.raw_decode(text, skip_space(text, start))
+    except (ValueError, RecursionError):
+        return None
+
+
+def skip_space(text: str, start: int) -> int:
+    """Find the first position from ``start`` on that holds no white space."""
+    while start < len(text) and text[start].isspace():
+        start += 1
+    return start
+
+
+def call_from_object(value: Any, arguments_key: str) -> ToolCall | None:
+    """Read a decoded JSON value as a tool call.
+
+    Args:
+        value: Any JSON value.
+        arguments_key: The key of the arguments, such as ``"arguments"``.
+
+    Returns:
+        The call; ``None`` where the value is no object with a name and an object of arguments.
+    """
+    if not isinstance(value, dict) or not isinstance(value.get(arguments_key), dict):
+        return None
+    name = value.get("name")
+    if not isinstance(name, str) or not name:
+        return None
+    return new_call(name, value[arguments_key])
+
+
+def new_call(name: str, arguments: dict[str, Any]) -> ToolCall | None:
+    """Make a tool call; ``None`` where no UTF-8 response can carry it."""
+    call = ToolCall(name, json.dumps(arguments, ensure_ascii=False))
+    try:
+        # JSON can escape half of a surrogate pair.
+        (call.name + call.arguments).encode()
+    except UnicodeEncodeError:
+        return None
+    return call
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse_constant)

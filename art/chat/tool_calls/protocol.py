@@ -1,0 +1,52 @@
+"""The protocol of a tool-call format, and the records that it reads and returns."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+# A tool in the OpenAI API's form: {"type": "function", "function": {"name": …, …}}.
+Tool = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of the tool ``name`` with ``arguments``, the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedText:
+    """A message's text without its tool calls, and the calls in order."""
+
+    content: str
+    tool_calls: tuple[ToolCall, ...] = ()
+
+
+class ToolCallFormat(Protocol):
+    """The way in which one family of chat templates writes tool calls."""
+
+    @property
+    def template_mark(self) -> str:
+        """Text by which a chat template that teaches this format is known."""
+        ...
+
+    @property
+    def markers(self) -> tuple[str, ...]:
+        """Texts that must survive decoding, even where they are special tokens."""
+        ...
+
+    def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
+        """Separate the well-formed tool calls from the rest of a message.
+
+        Text that does not parse stays content, so nothing that a model wrote is lost.
+
+        Args:
+            text: The message, without the token that ended its turn.
+            tools: The tools that the model was offered.
+
+        Returns:
+            The calls in order, and all other text as content.
+        """
+        ...

@@ -1,0 +1,101 @@
+"""The XML format of Qwen3-Coder and Qwen3.5: ``<tool_call><function=…><parameter=…>…``."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from art.chat.tool_calls.json_calls import decode_json, new_call, skip_space
+from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
+from art.chat.tool_calls.tagged_blocks import CLOSE, OPEN, parse_blocks
+
+
+class QwenXmlFormat:
+    """``<tool_call>`` around ``<function=…>`` with one ``<parameter=…>`` for each argument.
+
+    Values are written as plain text, so their types come from the tools' schemas. A string
+    value that itself holds ``</parameter>`` before another tag cannot be told from markup.
+    """
+
+    template_mark = "<function="
+    markers = (OPEN, CLOSE)
+
+    def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`."""
+        schemas = {tool["function"]["name"]: _parameter_schemas(tool) for tool in tools}
+        return parse_blocks(text, lambda text, start: _read_block(text, start, schemas))
+
+
+QWEN_XML = QwenXmlFormat()
+
+_FUNCTION = re.compile(r"\s*<function=([^>\n]+)>(.*?)</function>\s*</tool_call>", re.DOTALL)
+_PARAMETER = re.compile(
+    r"\s*<parameter=([^>\n]+)>\n?(.*?)\n?</parameter>(?=\s*(?:<parameter=|\Z))", re.DOTALL
+)
+
+
+def _read_block(
+    text: str, start: int, schemas: Mapping[str, Mapping[str, Any]]
+) -> tuple[list[ToolCall], int] | None:
+    function = _FUNCTION.match(text, start)
+    if function is None:
+        return None
+    name, body = function.group(1), function.group(2)
+    arguments: dict[str, Any] = {}
+    position = 0
+    while (parameter := _PARAMETER.match(body, position)) is not None:
+        key, value = parameter.groups()
+        arguments[key] = _typed_value(value, schemas.get(name, {}).get(key, {}))
+        position = parameter.end()
+    if body[position:].strip():
+        return None
+    call = new_call(name, arguments)
+    return None if call is None else ([call], function.end())
+
+
+def _parameter_schemas(tool: Tool) -> Mapping[str, Any]:
+    parameters = tool["function"].get("parameters") or {}
+    properties = parameters.get("properties") or {}
+    return properties if isinstance(properties, Mapping) else {}
+
+
+def _typed_value(text: str, schema: Any) -> Any:
+    """Read a value written as text, by the types that its JSON schema allows.
+
+    Text that fits no type but a string, or none at all, stays a string: the tool sees what the
+    model wrote.
+    """
+    types = _schema_types(schema)
+    if types == {"string"}:
+        return text
+    # Templates write Python's True, False and None as well as JSON's.
+    literal = {"true": True, "false": False, "none": None, "null": None}.get(text.lower(), text)
+    if literal is not text:
+        wanted = "null" if literal is None else "boolean"
+        return literal if not types or wanted in types else text
+    decoded = decode_json(text, 0)
+    if decoded is None or skip_space(text, decoded[1]) != len(text):
+        return text
+    value = decoded[0]
+    if isinstance(value, str):
+        return text
+    return value if not types or _json_types(value) & types else text
+
+
+def _schema_types(schema: Any) -> set[str]:
+    if not isinstance(schema, Mapping):
+        return set()
+    stated = schema.get("type")
+    types = {stated} if isinstance(stated, str) else set(stated or ())
+    for option in (*(schema.get("anyOf") or ()), *(schema.get("oneOf") or ())):
+        types |= _schema_types(option)
+    if not types and all(isinstance(value, str) for value in schema.get("enum", (0,))):
+        return {"string"}
+    return types
+
+
+def _json_types(value: Any) -> set[str]:
+    if isinstance(value, dict):
+        return {"object"}
+    if isinstance(value, list):
+        return {"array"}
+    return {"number", "integer"} if isinstance(value, int) else {"number"}

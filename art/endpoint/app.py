@@ -1,0 +1,39 @@
+"""The endpoint's ASGI application: its dialects behind one key."""
+
+from fastapi import APIRouter, Depends, FastAPI
+
+from art.endpoint.dependencies import authorize
+from art.endpoint.dialects import openai_chat, openai_models
+from art.endpoint.disconnect import CancelOnDisconnect
+from art.endpoint.errors import add_error_handlers
+from art.endpoint.state import Endpoint
+
+# To add a dialect, write a module with a router and add the router here.
+ROUTERS = (openai_models.router, openai_chat.router)
+
+
+def create_app(endpoint: Endpoint) -> FastAPI:
+    """Make the endpoint's application.
+
+    Args:
+        endpoint: The state that its routes share.
+
+    Returns:
+        An ASGI application.
+    """
+    app = FastAPI(title="art", openapi_url=None)
+    app.state.endpoint = endpoint
+    app.add_middleware(CancelOnDisconnect)
+    add_error_handlers(app)
+    app.include_router(_open_routes)
+    for router in ROUTERS:
+        app.include_router(router, dependencies=[Depends(authorize)])
+    return app
+
+
+_open_routes = APIRouter()
+
+
+@_open_routes.get("/health")
+async def _health() -> dict[str, str]:
+    return {"status": "ok"}

@@ -1,0 +1,1 @@
+"""The HTTP APIs that the endpoint speaks, one module per dialect."""

@@ -1,0 +1,62 @@
+"""The state that all routes of an endpoint share."""
+
+from dataclasses import dataclass
+
+from art.chat.template import ChatTemplate
+from art.endpoint.errors import RequestError
+from art.endpoint.served_models import ServedModel, ServedModels
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One model's endpoint.
+
+    Attributes:
+        api_key: The key that every request but ``/health`` must carry.
+        models: The models that are served.
+        chat_template: Renders prompts and reads completions.
+        max_context_length: Context of the base model, in tokens.
+    """
+
+    api_key: str
+    models: ServedModels
+    chat_template: ChatTemplate
+    max_context_length: int
+
+    def find_model(self, name: str) -> ServedModel:
+        """Find a served model.
+
+        Raises:
+            RequestError: There is none of that name (404); names those that there are.
+        """
+        model = self.models.find(name)
+        if model is None:
+            served = ", ".join(repr(each.name) for each in self.models.models())
+            raise RequestError(
+                404,
+                f"there is no model {name!r} here; there are {served}",
+                code="model_not_found",
+                param="model",
+            )
+        return model
+
+    def check_length(self, prompt_token_ids: list[int], max_tokens: int | None) -> None:
+        """Check that a prompt and what is to be sampled fit the context.
+
+        Args:
+            prompt_token_ids: The prompt.
+            max_tokens: Limit on the sampled tokens; ``None`` is the rest of the context.
+
+        Raises:
+            RequestError: They do not fit (400).
+        """
+        sampled = max_tokens or 1
+        if len(prompt_token_ids) + sampled > self.max_context_length:
+            raise RequestError(
+                400,
+                f"the messages have {len(prompt_token_ids)} tokens and {sampled} more are to be "
+                f"sampled, but the model's context is {self.max_context_length}; shorten the "
+                "messages or lower max_tokens",
+                code="context_length_exceeded",
+                param="messages",
+            )

@@ -1,0 +1,69 @@
+"""Logging of a model's run: the protocol that ``model.log`` writes through, and its files."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+from art.runs.history import append_metrics
+from art.runs.trajectories import append_trajectory_groups, trajectories_path
+from art.trajectories import TrajectoryGroup
+
+
+class RunLogger(Protocol):
+    """Records what ``model.log`` is given. Its methods are called from worker threads."""
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Record one row of metrics.
+
+        Args:
+            metrics: Numbers by full name, such as ``"train/reward"``; some may not be finite.
+            step: The training step that they belong to.
+        """
+        ...
+
+    def log_trajectories(self, groups: Sequence[TrajectoryGroup], *, split: str, step: int) -> None:
+        """Record trajectories.
+
+        Args:
+            groups: The groups.
+            split: Such as ``"train"``; safe as a component of a path.
+            step: The training step that they belong to.
+        """
+        ...
+
+
+class FileLogger:
+    """Records a run in its model's folder: ``history.jsonl`` and ``trajectories/``.
+
+    Args:
+        output_dir: The model's folder. It is made where it is absent.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self._output_dir = output_dir
+
+    def log_metrics(self, metrics: Mapping[str, float], *, step: int) -> None:
+        """Append one row to ``history.jsonl``.
+
+        Args:
+            metrics: Numbers by full name. JSON has no NaN and no infinity: these are left out.
+            step: The training step that they belong to.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        append_metrics(self._output_dir, metrics, step)
+
+    def log_trajectories(self, groups: Sequence[TrajectoryGroup], *, split: str, step: int) -> None:
+        """Append groups to ``trajectories/<split>/<step>.jsonl``.
+
+        Args:
+            groups: The groups.
+            split: Such as ``"train"``.
+            step: The training step that they belong to.
+
+        Raises:
+            art.errors.ConfigurationError: The split's name is not safe as a component of a path.
+            OSError: The file cannot be written.
+        """
+        append_trajectory_groups(trajectories_path(self._output_dir, split, step), groups)
