@@ -427,7 +427,7 @@ class TestOpenAIClient:
             inference_api_key="tml-key",
             inference_base_url=f"http://127.0.0.1:{port}/v1",
         )
-        async with server, asyncio.timeout(60), model.openai_client() as client:
+        async with server, asyncio.timeout(300), model.openai_client() as client:
             pages = await asyncio.gather(*(client.models.list() for _ in range(many_files)))
         assert len(pages) == many_files
 
