@@ -33,14 +33,15 @@ def read_contracts(path: Path) -> Contracts:
         path: The file, ``.importlinter``.
 
     Raises:
-        BlockError: There is not exactly one contract of type ``layers``, or it is not exhaustive.
+        BlockError: There is not exactly one contract with the container ``art``, or it is not
+            exhaustive.
     """
     parser = ConfigParser()
     parser.read_string(path.read_text(encoding="utf-8"), str(path))
     contracts = [parser[name] for name in parser.sections() if name.startswith(_CONTRACT)]
-    of_layers = [each for each in contracts if each["type"] == "layers"]
+    of_layers = [each for each in contracts if each.get("containers") == "art"]
     if len(of_layers) != 1 or not of_layers[0].getboolean("exhaustive"):
-        raise BlockError(f"{path} needs one contract of type layers, and that exhaustive")
+        raise BlockError(f"{path} needs one contract of the layers of art, and that exhaustive")
     lines = of_layers[0]["layers"].split("\n")
     return Contracts(
         layers=tuple(

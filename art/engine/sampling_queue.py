@@ -13,12 +13,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from art._internal.tasks import report_end
 from art.engine.adapter_cache import AdapterCache
 from art.engine.futures import FutureStore
 from art.engine.lane import Lane
 from art.engine.outcomes import Outcomes
 from art.engine.results import Sampled
-from art.engine.training_queue import report_end
 from art.errors import EngineBusyError, RequestCancelledError
 from art.executors.protocol import Sampler
 from art.executors.types import EndedRequest, SampleRequest

@@ -6,19 +6,17 @@ take turns. Everything here belongs to the event loop's thread.
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from art._internal.tasks import report_end
 from art.engine.futures import FutureStore
 from art.engine.lane import Lane
 from art.engine.outcomes import Outcomes
 from art.engine.results import Result
 from art.errors import InvalidRequestError, NotFoundError
-
-logger = logging.getLogger(__name__)
 
 # One request. It runs on the event loop, reads sessions there, and hands to the lane calls that
 # hold all they need; what the lane gives back it notes on the event loop again.
@@ -211,9 +209,3 @@ class TrainingQueue:
             if self._models.get(model_id) is queue:
                 del self._models[model_id]
             self._fail_waiting(queue, NotFoundError(f"model {model_id} could not be created"))
-
-
-def report_end(task: "asyncio.Task[None]") -> None:
-    """Log the end of a task that should never end."""
-    if not task.cancelled() and task.exception() is not None:
-        logger.critical("%s has ended", task.get_name(), exc_info=task.exception())

@@ -308,6 +308,13 @@ def test_the_key_and_the_sdks_version_are_checked(
         assert "speaks with the tinker SDK >=0.38,<0.39" in answer.json()["error"]
 
 
+def test_telemetry_is_taken_and_not_kept(server: Server) -> None:
+    with server.client() as http:
+        answer = http.post("telemetry", json={"session_id": "s", "events": [{"event": "x"}]})
+    assert answer.status_code == 200
+    assert answer.json() == {"status": "accepted"}
+
+
 def test_a_fault_of_the_server_is_no_5xx(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         server.engine.sessions, "all", lambda: [][0], raising=True

@@ -229,9 +229,7 @@ def test_requests_that_find_no_room_wait_and_join_the_next_batch(
 ) -> None:
     bounded = TorchExecutor(tiny_model, device="cpu", max_cached_tokens=20)
     for number in range(4):
-        bounded.submit(
-            str(number), request(range(5), max_tokens=5, seed=1, stop_token_ids=ENDLESS)
-        )
+        bounded.submit(str(number), request(range(5), max_tokens=5, seed=1, stop_token_ids=ENDLESS))
     handed = [[each.request_id for each in bounded.step()] for _ in range(10)]
     assert [ids for ids in handed if ids] == [["0", "1"], ["2", "3"]]
 

@@ -8,6 +8,7 @@ import psutil
 import pytest
 
 import art
+from tests.engine_server import EngineServer
 
 USER: art.Messages = [{"role": "user", "content": "Is the sky blue?"}]
 # Some 30,000 tokens: tens of seconds on a CPU, many times what the assertions below wait.
@@ -39,7 +40,7 @@ async def wait_until_busy(engine: psutil.Process) -> None:
 
 @pytest.mark.parametrize("stream", [False, True], ids=["plain", "streamed"])
 async def test_hanging_up_ends_the_sampling_on_the_engine(
-    engine_server: Any, model: art.TrainableModel[None], stream: bool
+    engine_server: EngineServer, model: art.TrainableModel[None], stream: bool
 ) -> None:
     engine = psutil.Process(engine_server.process.pid)
     request = asyncio.create_task(ask(model, stream=stream, **LONG))
@@ -54,7 +55,7 @@ async def test_hanging_up_ends_the_sampling_on_the_engine(
 
 
 async def test_a_short_request_is_answered_after_a_long_one_was_abandoned(
-    engine_server: Any, model: art.TrainableModel[None]
+    engine_server: EngineServer, model: art.TrainableModel[None]
 ) -> None:
     abandoned = asyncio.create_task(ask(model, **LONG))
     await wait_until_busy(psutil.Process(engine_server.process.pid))

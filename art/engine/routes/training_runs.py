@@ -80,7 +80,7 @@ async def publish_checkpoint(run_id: str, kind: str, name: str) -> None:
 
 @router.post("/weights_info")
 async def weights_info(body: WeightsInfoBody, engine: EngineDep) -> dict[str, Any]:
-    """What a client needs to know to load a checkpoint."""
+    """The facts that a client needs to load a checkpoint."""
     path = CheckpointPath.parse(body.tinker_path)
     checkpoint, _ = await asyncio.to_thread(engine.store.read, path)
     lora = checkpoint.run.lora

@@ -1,4 +1,4 @@
-"""The one place where errors become HTTP statuses.
+"""Errors to HTTP status codes: the one place of the mapping.
 
 The SDK sends a request again, for about five minutes, on 408, 409, 429 and every 5xx, which looks
 like a hang. So none of these is used for what cannot succeed later.
