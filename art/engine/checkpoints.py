@@ -39,7 +39,7 @@ _TTL_RANGE_S = (3600, 10 * 366 * 24 * 3600)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
-    """What every checkpoint of one model shares."""
+    """The record that all checkpoints of one model share."""
 
     run_id: str
     base_model: str
@@ -56,7 +56,7 @@ class Checkpoint:
         run: The training run that it is from.
         version: Differs between checkpoints that had the same name one after the other.
         created: When it was written, UTC.
-        size_bytes: Of all its files but the metadata.
+        size_bytes: The size of its files, without the metadata.
         has_optimizer: Whether training can go on exactly from it.
         user_metadata: What the client attached to it.
         expires: When it may be deleted, UTC; ``None`` is never.

@@ -251,6 +251,8 @@ def test_checkpoints_over_the_rest_client(
         client.create_sampling_client(model_path=weights).result()
     with pytest.raises(tinker.BadRequestError, match="cannot publish"):
         rest.publish_checkpoint_from_tinker_path(state).result()
+    with pytest.raises(tinker.BadRequestError, match="cannot publish"):
+        rest.unpublish_checkpoint_from_tinker_path(state).result()
     assert client.holder.get_session_id() in rest.list_sessions().result().sessions
     session = rest.get_session(client.holder.get_session_id()).result()
     assert trainer.model_id in session.training_run_ids

@@ -157,8 +157,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(
         from art.megatron.model_support.config_json import find_config
         print(find_config("acme/model"))
         """,
-        HOME=str(tmp_path / "home"),
-        **environment,
+        environment={**environment, "HOME": str(tmp_path / "home")},
     )
     theirs, ours = printed.splitlines()
     assert theirs == ours
