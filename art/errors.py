@@ -138,6 +138,10 @@ class AuthenticationError(ArtError, PermissionError):
     """The API key is missing or wrong."""
 
 
+class ForeignOriginError(ArtError, PermissionError):
+    """A request came from a web page of another site, or under a name that is not the server's."""
+
+
 class EngineBusyError(EngineError):
     """The engine's queue is full; the request can be sent again later."""
 

@@ -230,11 +230,16 @@ class Engine:
 
         Raises:
             NotFoundError: The model is not in a session that is alive.
+            EngineBusyError: Too much waits.
         """
         self.sessions.model(command.model_id).last_request = datetime.now(UTC)
         request_id = f"{command.model_id}:{command.seq_id}"
         self._training.submit(
-            command.model_id, command.seq_id, request_id, lambda: self._run(command)
+            command.model_id,
+            command.seq_id,
+            request_id,
+            lambda: self._run(command),
+            size=command.size if isinstance(command, ForwardBackward) else 0,
         )
         return request_id
 

@@ -18,6 +18,7 @@ import zstandard
 from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 
+from art._internal.http_server import BoundedHttp
 from art.engine.app import create_app
 from art.engine.core import Engine
 from art.engine.sessions import Sessions
@@ -46,7 +47,9 @@ def server(unigram: UnigramExecutor, tmp_path: Path) -> Iterator[Server]:
     engine = Engine(unigram, unigram, tmp_path, encode=encode, sessions=Sessions(timeout_s=60))
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(engine, api_key=KEY, max_body_bytes=1 << 20)
-    uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+    uvicorn_server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, ws="none", http=BoundedHttp)
+    )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(
         target=loop.run_until_complete, args=(uvicorn_server.serve(sockets=[listener]),)
@@ -370,6 +373,42 @@ def test_telemetry_is_taken_and_not_kept(server: Server) -> None:
         answer = http.post("telemetry", json={"session_id": "s", "events": [{"event": "x"}]})
     assert answer.status_code == 200
     assert answer.json() == {"status": "accepted"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:80"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost:1234"}, 200),
+        ({"Host": "[::1]:1234", "Origin": "http://[::1]:1234"}, 200),
+    ],
+)
+def test_a_page_of_another_site_is_refused_whatever_it_knows(
+    server: Server, headers: dict[str, str], status: int
+) -> None:
+    with server.client(**headers) as http:
+        assert http.get("get_server_capabilities").status_code == status
+        assert http.get("healthz").status_code == status
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /api/v1/healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
+def test_a_connection_whose_request_does_not_come_is_closed(
+    server: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("art._internal.http_server.HEAD_S", 0.3)
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(sent)
+        assert connection.recv(100) == b""
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /api/v1/healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        connection.sendall(sent)
+        while connection.recv(100):
+            pass  # the rest of the answer, then the end
 
 
 def test_a_fault_of_the_server_is_no_5xx(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

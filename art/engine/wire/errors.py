@@ -16,6 +16,7 @@ from art.errors import (
     ArtError,
     AuthenticationError,
     EngineBusyError,
+    ForeignOriginError,
     InvalidBodyError,
     NotFoundError,
     RequestTooLargeError,
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 _STATUS_OF: tuple[tuple[type[ArtError], int], ...] = (
     (AuthenticationError, 401),
+    (ForeignOriginError, 403),
     (UnknownBaseModelError, 404),
     (NotFoundError, 404),
     (SessionEndedError, 410),

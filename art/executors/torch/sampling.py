@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 # Each batch costs a pass a step, so there are few; but there are several, so that short
 # completions do not wait for the end of a long one that began before them.
 _MAX_BATCHES = 4
+# The most logits of a batch: what draws from them holds a few copies, up to 1 GiB in all.
+_MAX_LOGITS = 2**25
 
 
 class BatchSampler:
@@ -137,9 +139,12 @@ class BatchSampler:
         """
         model, first = self._language_model, self._waiting[0]
         room = self._max_cached_tokens - sum(batch.cached_tokens for batch in self._batches)
+        most_rows = max(1, _MAX_LOGITS // model.vocab_size)
         chosen: list[Sample] = []
         widest_prompt = most_tokens = 0
         for sample in self._waiting:
+            if len(chosen) == most_rows:
+                break
             if sample.request.request.adapter_id != first.request.request.adapter_id:
                 continue
             count = len(chosen) + 1
