@@ -118,6 +118,10 @@ class InvalidRequestError(ArtError, ValueError):
     """A request to the engine is malformed, or asks for what the engine does not have."""
 
 
+class InvalidBodyError(InvalidRequestError):
+    """The body of a request to the engine is no JSON, or not what its endpoint takes."""
+
+
 class RequestTooLargeError(InvalidRequestError):
     """The body of a request to the engine is over the limit."""
 
@@ -132,6 +136,10 @@ class SessionEndedError(ArtError, RuntimeError):
 
 class AuthenticationError(ArtError, PermissionError):
     """The API key is missing or wrong."""
+
+
+class ForeignOriginError(ArtError, PermissionError):
+    """A request came from a web page of another site, or under a name that is not the server's."""
 
 
 class EngineBusyError(EngineError):

@@ -1,6 +1,7 @@
 """Ports to listen on, and the keys that servers demand."""
 
 import errno
+import ipaddress
 import os
 import secrets
 import socket
@@ -50,6 +51,12 @@ def base_url(listener: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):  # every address: this machine's own is one of them
         host = "127.0.0.1" if host == "0.0.0.0" else "::1"
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def is_loopback(listener: socket.socket) -> bool:
+    """True where a listening socket can be reached from this machine alone."""
+    host: str = listener.getsockname()[0]
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def new_key(prefix: str) -> str:

@@ -13,13 +13,21 @@ from art.engine.wire.errors import add_error_handlers
 API_PREFIX = "/api/v1"
 
 
-def create_app(engine: Engine, *, api_key: str, max_body_bytes: int = MAX_BODY_BYTES) -> FastAPI:
+def create_app(
+    engine: Engine,
+    *,
+    api_key: str,
+    max_body_bytes: int = MAX_BODY_BYTES,
+    loopback: bool = True,
+) -> FastAPI:
     """Build the application.
 
     Args:
         engine: What the routes ask. The application starts it, and closes it at its own end.
         api_key: The key that clients must send as ``X-API-Key``.
         max_body_bytes: The largest request body, compressed or not.
+        loopback: Whether the server listens on loopback alone. Requests under another name than
+            this machine's are then refused.
     """
 
     @asynccontextmanager
@@ -36,5 +44,7 @@ def create_app(engine: Engine, *, api_key: str, max_body_bytes: int = MAX_BODY_B
     for router in ROUTERS:
         app.include_router(router, prefix=API_PREFIX)
     add_error_handlers(app)
-    app.add_middleware(AccessMiddleware, api_key=api_key, max_body_bytes=max_body_bytes)
+    app.add_middleware(
+        AccessMiddleware, api_key=api_key, max_body_bytes=max_body_bytes, loopback=loopback
+    )
     return app

@@ -62,6 +62,15 @@ class ForwardBackward:
     loss: LossFunction
     backward: bool
 
+    @property
+    def size(self) -> int:
+        """The bytes of its arrays."""
+        return sum(
+            array.nbytes
+            for datum in self.data
+            for array in (datum.tokens, *datum.loss_inputs.values())
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OptimStep:

@@ -7,6 +7,7 @@ from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from art._internal.http_origin import check_origin
 from art.engine.wire.errors import error_response, unexpected_response
 from art.engine.wire.sdk_version import check_sdk_version
 from art.errors import ArtError, AuthenticationError
@@ -28,10 +29,19 @@ class AccessMiddleware:
         app: What is behind it.
         api_key: The only key that is let in.
         max_body_bytes: The largest body.
+        loopback: Whether the server listens on loopback alone.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        api_key: str,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        loopback: bool = True,
+    ) -> None:
         self._app = app
+        self._loopback = loopback
         self._api_key = api_key.encode()
         self._max_body_bytes = max_body_bytes
 
@@ -41,6 +51,7 @@ class AccessMiddleware:
             await self._app(scope, receive, send)
             return
         try:
+            check_origin(scope["headers"], loopback=self._loopback)
             if scope["path"] not in _OPEN_PATHS:
                 self._check(Headers(scope=scope))
         except ArtError as error:

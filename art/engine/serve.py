@@ -19,7 +19,8 @@ from typing import TextIO
 
 import uvicorn
 
-from art._internal.network import base_url, bind, new_key
+from art._internal.http_server import BoundedHttp
+from art._internal.network import base_url, bind, is_loopback, new_key
 from art.errors import ConfigurationError
 from art.executors.registry import ExecutorOptions, check_executors, load_executors
 
@@ -27,6 +28,7 @@ logger = logging.getLogger(__name__)
 
 API_KEY_VARIABLE = "ART_ENGINE_API_KEY"
 _KEY_PREFIX = "tml-"  # the SDK refuses any other
+_LEAST_SECRET = 8
 _SHUTDOWN_S = 2
 
 
@@ -99,7 +101,8 @@ async def _serve(
     )
     engine = await asyncio.to_thread(lambda: Engine(trainer, sampler, options.root, encode=encode))
     config = uvicorn.Config(
-        create_app(engine, api_key=api_key),
+        create_app(engine, api_key=api_key, loopback=is_loopback(listener)),
+        http=BoundedHttp,
         log_config=None,
         access_log=False,
         lifespan="on",
@@ -137,6 +140,11 @@ def _api_key() -> str:
     if not key.startswith(_KEY_PREFIX):
         raise ConfigurationError(
             f"{API_KEY_VARIABLE} must start with {_KEY_PREFIX!r}: the tinker SDK takes no other key"
+        )
+    if len(key) < len(_KEY_PREFIX) + _LEAST_SECRET:
+        raise ConfigurationError(
+            f"{API_KEY_VARIABLE} has fewer than {_LEAST_SECRET} characters behind {_KEY_PREFIX!r}; "
+            "whoever guesses it can use this engine. Leave it unset to get a random one"
         )
     return key
 

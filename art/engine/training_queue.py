@@ -16,11 +16,20 @@ from art.engine.futures import FutureStore
 from art.engine.lane import Lane
 from art.engine.outcomes import Outcomes
 from art.engine.results import Result
-from art.errors import InvalidRequestError, NotFoundError
+from art.errors import EngineBusyError, InvalidRequestError, NotFoundError
 
 # One request. It runs on the event loop, reads sessions there, and hands to the lane calls that
 # hold all they need; what the lane gives back it notes on the event loop again.
 Task = Callable[[], Awaitable[Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    """A request that waits: where its result goes, what it does, and the bytes that it holds."""
+
+    request_id: str
+    task: Task
+    size: int
 
 
 @dataclass(slots=True)
@@ -31,7 +40,7 @@ class _ModelQueue:
         next_seq: The one to run next; 0 creates the model.
         running: True while one of them runs.
         created: True once the model is in memory.
-        waiting: The tasks that have arrived, by ``seq_id``, with the ids of their requests.
+        waiting: The requests that have arrived, by ``seq_id``.
         absent_since: Since when nothing runs and all that wait are behind one that has not
             arrived; ``None`` otherwise.
     """
@@ -39,7 +48,7 @@ class _ModelQueue:
     next_seq: int = 0
     running: bool = False
     created: bool = False
-    waiting: dict[int, tuple[str, Task]] = field(default_factory=dict)
+    waiting: dict[int, "_Request"] = field(default_factory=dict)
     absent_since: float | None = None
 
     @property
@@ -63,13 +72,23 @@ class TrainingQueue:
         gap_timeout_s: How long requests wait for one with a lower ``seq_id`` that has not
             arrived, while nothing of their model runs. The SDK gives up sending a request after
             300 seconds.
+        max_waiting: Most requests of one model to hold; more are refused for the moment.
+        max_waiting_bytes: Most bytes of data of all waiting requests together, likewise.
     """
 
     def __init__(
-        self, lane: Lane, futures: FutureStore, outcomes: Outcomes, *, gap_timeout_s: float = 420.0
+        self,
+        lane: Lane,
+        futures: FutureStore,
+        outcomes: Outcomes,
+        *,
+        gap_timeout_s: float = 420.0,
+        max_waiting: int = 4096,
+        max_waiting_bytes: int = 1 << 30,
     ) -> None:
         self._lane, self._futures, self._outcomes = lane, futures, outcomes
         self._gap_timeout_s = gap_timeout_s
+        self._max_waiting, self._max_waiting_bytes = max_waiting, max_waiting_bytes
         self._models: dict[str, _ModelQueue] = {}
         self._unloading: deque[tuple[_ModelQueue, Callable[[], None], asyncio.Future[None]]] = (
             deque()
@@ -91,24 +110,32 @@ class TrainingQueue:
 
     def add_model(self, model_id: str, request_id: str, create: Task) -> None:
         """Queue the creation of a model; it is the model's request 0."""
-        self._models[model_id] = _ModelQueue(waiting={0: (request_id, create)})
+        self._models[model_id] = _ModelQueue(waiting={0: _Request(request_id, create, 0)})
         self._wake.set()
 
-    def submit(self, model_id: str, seq_id: int, request_id: str, task: Task) -> None:
+    def submit(
+        self, model_id: str, seq_id: int, request_id: str, task: Task, *, size: int = 0
+    ) -> None:
         """Queue a request of a model at its place; a repeated one changes nothing.
+
+        The request that the others wait for is always taken.
 
         Args:
             model_id: The model.
             seq_id: Its place, from 1.
             request_id: Where its result goes.
             task: The request.
+            size: The bytes of data that it holds.
 
         Raises:
             NotFoundError: The model is not loaded.
+            EngineBusyError: Too much waits.
         """
         queue = self._models.get(model_id)
         if queue is None:
             raise NotFoundError(f"there is no model {model_id!r}; it may have been unloaded")
+        if seq_id > queue.next_seq:
+            self._check_room(queue, size)
         if not self._futures.create(request_id):
             return
         if seq_id < queue.next_seq or (queue.running and seq_id == queue.next_seq):
@@ -118,7 +145,7 @@ class TrainingQueue:
             )
             self._outcomes.deliver(request_id, error)
             return
-        queue.waiting[seq_id] = (request_id, task)
+        queue.waiting[seq_id] = _Request(request_id, task, size)
         queue.note_absence()
         self._wake.set()
 
@@ -153,9 +180,20 @@ class TrainingQueue:
                 ),
             )
 
+    def _check_room(self, queue: _ModelQueue, size: int) -> None:
+        held = sum(
+            request.size for each in self._models.values() for request in each.waiting.values()
+        )
+        if len(queue.waiting) >= self._max_waiting or held + size > self._max_waiting_bytes:
+            raise EngineBusyError(
+                f"{len(queue.waiting)} requests of this model wait, of {self._max_waiting} at "
+                f"most, and those of all models hold {held} bytes, of {self._max_waiting_bytes}; "
+                "send it again later"
+            )
+
     def _fail_waiting(self, queue: _ModelQueue, error: Exception) -> None:
-        for request_id, _ in queue.waiting.values():
-            self._outcomes.deliver(request_id, error)
+        for request in queue.waiting.values():
+            self._outcomes.deliver(request.request_id, error)
         queue.waiting.clear()
         queue.absent_since = None
 
@@ -192,15 +230,15 @@ class TrainingQueue:
     async def _run_next(self, model_id: str) -> None:
         queue = self._models.pop(model_id)
         self._models[model_id] = queue  # to the back: models take turns
-        request_id, task = queue.waiting.pop(queue.next_seq)
+        request = queue.waiting.pop(queue.next_seq)
         queue.running = True
         try:
-            outcome: Result | Exception = await task()
+            outcome: Result | Exception = await request.task()
         except Exception as error:  # noqa: BLE001 - becomes the request's result
             outcome = error
         finally:
             queue.running = False
-        self._outcomes.deliver(request_id, outcome)
+        self._outcomes.deliver(request.request_id, outcome)
         if queue.next_seq == 0:
             queue.created = not isinstance(outcome, Exception)
         queue.next_seq += 1

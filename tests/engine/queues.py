@@ -52,10 +52,15 @@ class Training:
         self.queue.add_model(model_id, f"{model_id}:0", self._task(create, 0))
 
     def submit(
-        self, model_id: str, seq_id: int, compute: Callable[[], object] = lambda: None
+        self,
+        model_id: str,
+        seq_id: int,
+        compute: Callable[[], object] = lambda: None,
+        *,
+        size: int = 0,
     ) -> None:
         task = self._task(compute, seq_id)
-        self.queue.submit(model_id, seq_id, f"{model_id}:{seq_id}", task)
+        self.queue.submit(model_id, seq_id, f"{model_id}:{seq_id}", task, size=size)
 
     def _create(self, request_id: str) -> None:
         assert self.futures.create(request_id)
@@ -69,9 +74,18 @@ class Training:
 
 
 @contextlib.asynccontextmanager
-async def training(*, gap_timeout_s: float = 420.0) -> AsyncIterator[Training]:
+async def training(
+    *, gap_timeout_s: float = 420.0, max_waiting: int = 4096, max_waiting_bytes: int = 1 << 30
+) -> AsyncIterator[Training]:
     futures, lane = FutureStore(), Lane("training")
-    queue = TrainingQueue(lane, futures, Outcomes(futures, encode), gap_timeout_s=gap_timeout_s)
+    queue = TrainingQueue(
+        lane,
+        futures,
+        Outcomes(futures, encode),
+        gap_timeout_s=gap_timeout_s,
+        max_waiting=max_waiting,
+        max_waiting_bytes=max_waiting_bytes,
+    )
     queue.start()
     try:
         yield Training(queue, futures, lane)

@@ -18,6 +18,7 @@ import zstandard
 from tinker import types
 from tinker.proto import tinker_public_pb2 as pb
 
+from art._internal.http_server import BoundedHttp
 from art.engine.app import create_app
 from art.engine.core import Engine
 from art.engine.sessions import Sessions
@@ -46,7 +47,9 @@ def server(unigram: UnigramExecutor, tmp_path: Path) -> Iterator[Server]:
     engine = Engine(unigram, unigram, tmp_path, encode=encode, sessions=Sessions(timeout_s=60))
     listener = socket.create_server(("127.0.0.1", 0))
     app = create_app(engine, api_key=KEY, max_body_bytes=1 << 20)
-    uvicorn_server = uvicorn.Server(uvicorn.Config(app, log_config=None, ws="none"))
+    uvicorn_server = uvicorn.Server(
+        uvicorn.Config(app, log_config=None, ws="none", http=BoundedHttp)
+    )
     loop = asyncio.new_event_loop()
     thread = threading.Thread(
         target=loop.run_until_complete, args=(uvicorn_server.serve(sockets=[listener]),)
@@ -201,7 +204,7 @@ def test_a_silent_session_loses_its_models(server: Server) -> None:
         assert http.get(f"samplers/{sampling_id}").status_code == 404
         assert http.post("get_info", json={"model_id": model_id}).status_code == 404
     assert called(server, "unload_model") == [model_id]
-    scratch = server.engine.store._unnamed.path
+    scratch = server.engine.store._scratch.path
     assert [entry.name for entry in scratch.iterdir()] == ["in-use"]
 
 
@@ -212,7 +215,7 @@ BAD_REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
         "create_session",
         {"json": {"sdk_version": "0.38.0", "new": 1}},
         422,
-        "body.new",
+        "body: this server knows no field new",
     ),
     "an unknown endpoint": ("post", "create_custom_loss", {"json": {}}, 404, "has no POST"),
     "an unknown future": ("post", "retrieve_future", {"json": {"request_id": "x"}}, 404, "never"),
@@ -274,6 +277,62 @@ BAD_REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
         413,
         "over 1048576",
     ),
+    "many unknown fields": (
+        "post",
+        "create_session",
+        {"json": {"sdk_version": "0.38.0", **{f"field{i:05}": i for i in range(20_000)}}},
+        422,
+        "knows no field field00000, field00001, field00002",
+    ),
+    "many wrong elements": (
+        "post",
+        "create_session",
+        {"json": {"sdk_version": "0.38.0", "tags": [1] * 300_000}},
+        422,
+        "tags.0: Input should be a valid string",
+    ),
+    "deep nesting": (
+        "post",
+        "create_session",
+        {"content": b'{"user_metadata":' + b'{"a":' * 100_000},
+        422,
+        "recursion limit",
+    ),
+    "half a surrogate pair, escaped": (
+        "post",
+        "create_session",
+        {"content": b'{"sdk_version":"0.38.0","user_metadata":{"note":"\\ud800"}}'},
+        422,
+        "not valid",
+    ),
+    "half a surrogate pair, as bytes": (
+        "post",
+        "create_session",
+        {"content": b'{"sdk_version":"0.38.0","display_name":"\xed\xa0\x80"}'},
+        422,
+        "not valid",
+    ),
+    "a model number of ten digits": (
+        "post",
+        "create_model",
+        {"json": {"session_id": "s", "model_seq_id": 10**9, "base_model": "unigram"}},
+        422,
+        "model_seq_id: Input should be less than 1000000000",
+    ),
+    "a seed beyond 63 bits": (
+        "post",
+        "create_model",
+        {
+            "json": {
+                "session_id": "s",
+                "model_seq_id": 0,
+                "base_model": "unigram",
+                "lora_config": {"rank": 1, "seed": 2**64},
+            }
+        },
+        422,
+        "lora_config.seed",
+    ),
 }
 
 
@@ -285,6 +344,7 @@ def test_a_bad_request_is_explained_as_the_clients_fault(server: Server, what: s
     assert answer.status_code == status
     assert answer.json()["category"] == "user"
     assert text in answer.json()["error"]
+    assert len(answer.content) < 2000
 
 
 @pytest.mark.parametrize(
@@ -313,6 +373,42 @@ def test_telemetry_is_taken_and_not_kept(server: Server) -> None:
         answer = http.post("telemetry", json={"session_id": "s", "events": [{"event": "x"}]})
     assert answer.status_code == 200
     assert answer.json() == {"status": "accepted"}
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:80"}, 403),
+        ({"Origin": "https://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Host": "localhost:1234"}, 200),
+        ({"Host": "[::1]:1234", "Origin": "http://[::1]:1234"}, 200),
+    ],
+)
+def test_a_page_of_another_site_is_refused_whatever_it_knows(
+    server: Server, headers: dict[str, str], status: int
+) -> None:
+    with server.client(**headers) as http:
+        assert http.get("get_server_capabilities").status_code == status
+        assert http.get("healthz").status_code == status
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /api/v1/healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"])
+def test_a_connection_whose_request_does_not_come_is_closed(
+    server: Server, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr("art._internal.http_server.HEAD_S", 0.3)
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(sent)
+        assert connection.recv(100) == b""
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(b"GET /api/v1/healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        connection.sendall(sent)
+        while connection.recv(100):
+            pass  # the rest of the answer, then the end
 
 
 def test_a_fault_of_the_server_is_no_5xx(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

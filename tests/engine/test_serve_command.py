@@ -41,10 +41,20 @@ def test_a_port_in_use_is_reported(tmp_path: Path, tiny_model: Path) -> None:
     assert f"art: port {port} on 127.0.0.1 is taken" in ran.stderr
 
 
-def test_a_key_that_the_sdk_would_refuse_is_reported(tmp_path: Path, tiny_model: Path) -> None:
-    environment = {"ART_ENGINE_API_KEY": "secret"}
+@pytest.mark.parametrize(
+    ("key", "problem"),
+    [
+        ("secret", "must start with 'tml-'"),
+        ("tml-", "fewer than 8"),
+        ("tml-1234567", "fewer than 8"),
+    ],
+)
+def test_a_key_that_cannot_be_used_is_reported(
+    tmp_path: Path, tiny_model: Path, key: str, problem: str
+) -> None:
+    environment = {"ART_ENGINE_API_KEY": key}
     ran = run_art("serve", tiny_model, "--root", tmp_path, env=environment, status=1)
-    assert "must start with 'tml-'" in ran.stderr
+    assert problem in ran.stderr
 
 
 @pytest.mark.parametrize("option", ["--trainer", "--sampler"])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from art.engine.futures import Failure, Payload
-from art.errors import InvalidRequestError, NotFoundError
+from art.errors import EngineBusyError, InvalidRequestError, NotFoundError
 
 from .queues import TEXT, outcome, training, until
 
@@ -189,3 +189,20 @@ async def test_a_model_is_unloaded_only_if_it_was_created() -> None:
         assert isinstance(waited, Failure)
         assert "was unloaded" in waited.error
     assert calls == ["create runs", "unload runs"]
+
+
+@pytest.mark.parametrize(("max_waiting", "max_waiting_bytes"), [(2, 1000), (100, 20)])
+async def test_the_queue_behind_an_absent_request_is_bounded_and_the_absent_one_is_taken(
+    max_waiting: int, max_waiting_bytes: int
+) -> None:
+    async with training(max_waiting=max_waiting, max_waiting_bytes=max_waiting_bytes) as models:
+        models.add_model("m")
+        await outcome(models.futures, "m:0")
+        models.submit("m", 2, size=10)
+        models.submit("m", 3, size=10)
+        with pytest.raises(EngineBusyError, match="2 requests of this model wait"):
+            models.submit("m", 4, size=10)
+        models.submit("m", 1, size=500)
+        assert await outcome(models.futures, "m:3") == Payload(TEXT, b"3")
+        models.submit("m", 4, size=10)
+        assert await outcome(models.futures, "m:4") == Payload(TEXT, b"4")

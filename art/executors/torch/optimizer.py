@@ -41,8 +41,8 @@ class AdamW:
 
         Raises:
             TrainingDataError: There are no gradients to step with.
-            EngineError: The gradient is not finite. The weights have not changed, and the
-                gradients are cleared.
+            EngineError: The gradient is not finite, or the weights would not be. Weights and state
+                are as before, and the gradients are cleared.
         """
         if not self._has_gradients:
             raise TrainingDataError(
@@ -65,9 +65,38 @@ class AdamW:
             eps=params.eps,
             weight_decay=params.weight_decay,
         )
+        before = self._copies()
         self._optimizer.step()
         self.clear()
+        if not all(bool(torch.isfinite(p).all()) for p in self._parameters.values()):
+            self._restore(before)
+            raise EngineError(
+                f"the step with learning rate {params.learning_rate} and eps {params.eps} made "
+                "weights that are NaN or infinite; it was taken back, and the gradients were "
+                "cleared. Lower the learning rate, or raise eps"
+            )
         return {"grad_norm:mean": norm.item()}
+
+    def _copies(self) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
+        """Copy each parameter and its state."""
+        return [
+            (
+                parameter.detach().clone(),
+                {name: value.clone() for name, value in self._optimizer.state[parameter].items()}
+                if parameter in self._optimizer.state
+                else {},
+            )
+            for parameter in self._parameters.values()
+        ]
+
+    def _restore(self, copies: list[tuple[torch.Tensor, dict[str, torch.Tensor]]]) -> None:
+        for parameter, (value, state) in zip(self._parameters.values(), copies, strict=True):
+            with torch.no_grad():
+                parameter.copy_(value)
+            if state:
+                self._optimizer.state[parameter] = state
+            else:
+                self._optimizer.state.pop(parameter, None)
 
     def clear(self) -> None:
         """Forget the gradients."""
