@@ -9,12 +9,15 @@ import statistics
 import tempfile
 import threading
 import time
+from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from art.executors.registry import ExecutorOptions
-from art.executors.torch.executor import TorchExecutor, load
+from art.executors.base_models import resolve_base_model
+from art.executors.torch.executor import TorchExecutor
+from art.executors.torch.turns import Turns
 from art.executors.types import Datum, LoraConfig, LossFunction, SampleRequest, SamplingParams
 from art.formats.adam import AdamParams
 
@@ -87,7 +90,9 @@ def switch_seconds(executor: TorchExecutor, times: int = 50) -> float:
 
 def prepare(options: argparse.Namespace) -> tuple[TorchExecutor, list[Datum]]:
     """Load a model with an adapter that is trained and one that is sampled from."""
-    executor = load(ExecutorOptions(base_model=options.base_model), lambda *_: None)
+    executor = TorchExecutor(
+        resolve_base_model(options.base_model), max_tokens_per_pass=options.max_tokens_per_pass
+    )
     executor.create_model("model", LoraConfig(rank=8, alpha=16, seed=0))
     with tempfile.TemporaryDirectory() as folder:
         executor.save_weights("model", Path(folder), optimizer=False)
@@ -99,44 +104,86 @@ def prepare(options: argparse.Namespace) -> tuple[TorchExecutor, list[Datum]]:
     return executor, data
 
 
+class TimedTurns(Turns):
+    """Turns that add up how long each thread waited for its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waited: defaultdict[int, float] = defaultdict(float)
+
+    def _take(self) -> None:
+        started = time.perf_counter()
+        super()._take()
+        self.waited[threading.get_ident()] += time.perf_counter() - started
+
+
+@dataclass
+class Round:
+    """One round: seconds, and the tokens of the completion that came in them."""
+
+    step_alone: float
+    token_alone: float
+    step_beside: float
+    waited: float
+    tokens_beside: int
+
+
+def measure(
+    executor: TorchExecutor, data: list[Datum], completion: Completion, turns: TimedTurns
+) -> Round:
+    """Train alone, sample alone for as long, then do both."""
+    step_alone = train(executor, data)
+    started, before = time.perf_counter(), completion.tokens
+    with completion:
+        time.sleep(step_alone)
+    token_alone = (time.perf_counter() - started) / max(1, completion.tokens - before)
+    turns.waited.clear()
+    before = completion.tokens
+    with completion:
+        step_beside = train(executor, data)
+        tokens_beside = completion.tokens - before
+    return Round(
+        step_alone=step_alone,
+        token_alone=token_alone,
+        step_beside=step_beside,
+        waited=turns.waited[threading.get_ident()],
+        tokens_beside=tokens_beside,
+    )
+
+
 def main(options: argparse.Namespace) -> None:
     """Measure and print the ratios."""
     executor, data = prepare(options)
+    turns = executor._adapters._turns = TimedTurns()
     passes = len(executor._language_model.passes([datum.tokens for datum in data]))
-    context = executor.base_model.max_context_length
-    completion = Completion(
-        executor, "adapter", min(options.completion_tokens, context - PROMPT_TOKENS)
-    )
-    alone, beside, rates_alone, rates_beside = [], [], [], []
+    room = executor.base_model.max_context_length - PROMPT_TOKENS
+    completion = Completion(executor, "adapter", min(options.completion_tokens, room))
     with completion:
         train(executor, data)
-    for _ in range(options.rounds):
-        alone.append(train(executor, data))
-        started, before = time.perf_counter(), completion.tokens
-        with completion:
-            time.sleep(alone[-1])
-        rates_alone.append((completion.tokens - before) / (time.perf_counter() - started))
-        started, before = time.perf_counter(), completion.tokens
-        with completion:
-            beside.append(train(executor, data))
-        rates_beside.append((completion.tokens - before) / (time.perf_counter() - started))
+    rounds = [measure(executor, data, completion, turns) for _ in range(options.rounds)]
     assert not completion.has_ended, "the completion is too short for so many rounds"
     completion.close()
-    report(alone, beside, rates_alone, rates_beside)
-    print(f"{passes} pass(es) a step; the completion had {completion.tokens} tokens by the end")
+    report(rounds, passes)
+    print(
+        f"the completion had {completion.tokens} of {options.completion_tokens} tokens by the end"
+    )
     print(f"switching adapters: {1e3 * switch_seconds(executor):.2f} ms")
 
 
-def report(
-    alone: list[float], beside: list[float], rates_alone: list[float], rates_beside: list[float]
-) -> None:
+def report(rounds: list[Round], passes: int) -> None:
     """Print medians and their ratios."""
-    step, waited = statistics.median(alone), statistics.median(beside)
-    rate, slowed = statistics.median(rates_alone), statistics.median(rates_beside)
-    print(f"training step alone: {step:.3f} s, beside a completion: {waited:.3f} s")
-    print(f"ratio: {waited / step:.2f}; added: {waited - step:.3f} s")
-    print(f"one token of the completion alone: {1 / rate:.3f} s")
-    print(f"completion alone: {rate:.1f} tokens/s, beside training: {slowed:.1f} tokens/s")
+    alone = statistics.median(each.step_alone for each in rounds)
+    beside = statistics.median(each.step_beside for each in rounds)
+    waited = statistics.median(each.waited for each in rounds)
+    token = statistics.median(each.token_alone for each in rounds)
+    tokens = statistics.median(each.tokens_beside for each in rounds)
+    print(f"a training step of {passes} pass(es), alone: {alone:.3f} s")
+    print(f"beside a completion: {beside:.3f} s, ratio {beside / alone:.2f}")
+    print(
+        f"of that it waited {waited:.3f} s for turns, {waited / token / passes:.1f} tokens a pass"
+    )
+    print(f"a token of the completion, alone: {token:.3f} s")
+    print(f"beside training: {tokens:.0f} tokens a step, of {beside / token:.0f} without it")
 
 
 if __name__ == "__main__":
@@ -148,5 +195,6 @@ if __name__ == "__main__":
     parser.add_argument("--completion-tokens", type=int, default=2000)
     parser.add_argument("--sequences", type=int, default=4)
     parser.add_argument("--length", type=int, default=64)
+    parser.add_argument("--max-tokens-per-pass", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=5)
     main(parser.parse_args())

@@ -201,7 +201,7 @@ def test_a_silent_session_loses_its_models(server: Server) -> None:
         assert http.get(f"samplers/{sampling_id}").status_code == 404
         assert http.post("get_info", json={"model_id": model_id}).status_code == 404
     assert called(server, "unload_model") == [model_id]
-    scratch = server.engine.store._unnamed.path
+    scratch = server.engine.store._scratch.path
     assert [entry.name for entry in scratch.iterdir()] == ["in-use"]
 
 

@@ -123,6 +123,7 @@ def _adapted_modules(folder: Path) -> set[str]:
     }
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # PEFT's own
 @with_experts
 def test_adapted_experts_are_those_that_peft_reads_and_merges(
     tiny_model: Path, tmp_path: Path, family: Family
@@ -141,6 +142,7 @@ def test_adapted_experts_are_those_that_peft_reads_and_merges(
     assert (read - base).abs().max() > 1e-2
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # PEFT's own
 @with_experts
 def test_gradients_of_experts_are_those_of_peft(
     tiny_model: Path, tmp_path: Path, family: Family

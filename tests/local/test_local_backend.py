@@ -133,7 +133,7 @@ def test_an_engine_ends_with_a_parent_that_is_killed(tiny_model: Path, tmp_path:
         asyncio.run(main())
     """
     with Child(sys.executable, "-c", textwrap.dedent(code)) as parent:
-        parent.read_line("ready")
+        parent.read_line("ready", timeout=180)
         running = engines(tmp_path)
         assert len(running) == 1
     assert all_end(running, seconds=5)

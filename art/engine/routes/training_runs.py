@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from art.engine.checkpoints import Checkpoint, TrainingRun
+from art.engine.checkpoint_metadata import Checkpoint, TrainingRun
 from art.engine.core import Engine
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire.bodies import TtlBody, WeightsInfoBody

@@ -196,7 +196,9 @@ def test_an_unknown_architecture_is_refused_with_the_nearest_families(
     assert get_model_support_spec(folder, allow_unvalidated_arch=True) is DEFAULT_DENSE_SPEC
 
 
-@pytest.mark.parametrize("model_type", ["mistral", "qwen2"])
+@pytest.mark.parametrize(
+    "model_type", sorted(set(DEFAULT_DENSE_SPEC.model_types) - dict(MODEL_TYPES).keys())
+)
 def test_an_architecture_that_the_default_reads_is_used_only_when_asked_for(
     tmp_path: Path, model_type: str
 ) -> None:
