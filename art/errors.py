@@ -118,6 +118,10 @@ class InvalidRequestError(ArtError, ValueError):
     """A request to the engine is malformed, or asks for what the engine does not have."""
 
 
+class InvalidBodyError(InvalidRequestError):
+    """The body of a request to the engine is no JSON, or not what its endpoint takes."""
+
+
 class RequestTooLargeError(InvalidRequestError):
     """The body of a request to the engine is over the limit."""
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic, cast
+from typing import Any, Generic
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
@@ -20,7 +20,7 @@ from art.dev.openai_server import OpenAIServerConfig
 from art.dev.validate import validate_model_config, validate_server_config
 from art.errors import ConfigurationError, NotRegisteredError
 from art.runs.history import HISTORY, best_step, read_history
-from art.runs.log import FileLogger, RunLogger
+from art.runs.log import FileLogger, RunLogger, as_groups
 from art.runs.metrics import split_metrics, step_metrics
 from art.runs.paths import model_dir, path_component
 from art.runs.state import merge_state, read_state, write_state
@@ -33,9 +33,10 @@ ConfigT = TypeVar("ConfigT", bound=BaseModel | None, default=Any)
 
 OptionT = TypeVar("OptionT")
 
-# A rollout may wait long for its turn; a server that does not even accept is not there.
+# A rollout may wait long for its turn. A server that does not accept is not there; but a thousand
+# connections that are opened at once, on a busy machine, hold each other up for seconds.
 _REQUEST_SECONDS = 1200.0
-_CONNECT_SECONDS = 5.0
+_CONNECT_SECONDS = 30.0
 
 
 class Model(BaseModel, Generic[ConfigT]):
@@ -244,7 +245,7 @@ class Model(BaseModel, Generic[ConfigT]):
             OSError: A file cannot be written.
         """
         path_component("split", split)
-        groups = None if trajectories is None else _as_groups(trajectories)
+        groups = None if trajectories is None else as_groups(trajectories)
         if step is None:
             step = await self.get_step()
         run_logger: RunLogger = FileLogger(self.get_output_dir())
@@ -429,22 +430,6 @@ def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
         base_url=url,
         api_key=key,
         http_client=DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
-    )
-
-
-def _as_groups(
-    trajectories: Iterable[Trajectory | BaseException] | Iterable[TrajectoryGroup],
-) -> list[TrajectoryGroup]:
-    if isinstance(trajectories, TrajectoryGroup):
-        return [trajectories]
-    items = list(trajectories)
-    if all(isinstance(item, TrajectoryGroup) for item in items):
-        return cast("list[TrajectoryGroup]", items)
-    if all(isinstance(item, Trajectory | BaseException) for item in items):
-        return [TrajectoryGroup(cast("list[Trajectory | BaseException]", items))]
-    raise TypeError(
-        "log takes TrajectoryGroups, or Trajectories and exceptions, not a mix; this has "
-        + ", ".join(sorted({type(item).__name__ for item in items}))
     )
 
 

@@ -1,16 +1,15 @@
-"""What converting weights for megatron costs: ``python -m benchmarks.megatron_weights``.
+"""Benchmark of weight conversion for megatron: ``python -m benchmarks.megatron_weights``.
 
-A checkpoint of random weights in bfloat16 is loaded into a megatron model and saved out of it, on
-the CPU of this machine. The baseline is safetensors alone: the same files read into tensors that
-are there already, the same tensors written and flushed to the disk. Beside it stand transformers'
+A checkpoint of random weights in bfloat16 is loaded into a megatron model and saved again, on the
+CPU of this machine. The baseline is safetensors alone: the same files are read into allocated
+tensors, the same tensors written and flushed to disk. Compared with it are also transformers'
 ``save_pretrained`` and ``from_pretrained``; the latter also builds its model, and may leave weights
 mapped, which are then read once.
 
 Every figure is the median of fresh processes, taken in turn (A B C A B C …). A first round that is
 not counted brings the files into the system's cache, so reading is measured without the disk. Only
-ratios within one run mean anything. Memory is what a process has allocated at its peak besides the
-model's weights, as a part of the checkpoint's size; pages of mapped files are not counted. Linux
-alone.
+ratios within one run are meaningful. Memory is the peak allocation of a process without the model's
+weights, as a fraction of the checkpoint's size; pages of mapped files are not counted. Linux only.
 """
 
 import argparse
@@ -66,7 +65,7 @@ def run(program: Program, family: str, checkpoint: Path) -> dict[str, float]:
 
 
 def measure(family: str, checkpoint: Path, rounds: int) -> Runs:
-    """What each program measured, round by round, after one round to warm the cache."""
+    """Measure each program round by round, after one round to warm the cache."""
     runs: Runs = {program.name: [] for program in PROGRAMS}
     for number in range(rounds + 1):
         for program in PROGRAMS:
@@ -79,7 +78,7 @@ def measure(family: str, checkpoint: Path, rounds: int) -> Runs:
 
 
 def table(runs: Runs, size: int) -> list[dict[str, float | str]]:
-    """Rows of the table; each program's ratio is to safetensors, which does as much."""
+    """Compute the rows of the table; each ratio is to the same operation of safetensors."""
     seconds = {name: statistics.median(run["seconds"] for run in runs[name]) for name in runs}
     return [
         {
@@ -101,19 +100,22 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--family", choices=FAMILIES, default="qwen3_moe")
     parser.add_argument(
-        "--mebibytes", type=int, default=1024, help="about how large a checkpoint, to whole layers"
+        "--mebibytes",
+        type=int,
+        default=1024,
+        help="approximate size of the checkpoint, in whole layers",
     )
     parser.add_argument(
         "--stacked", action="store_true", help="a layer's experts as two tensors, not one by one"
     )
     parser.add_argument("--runs", type=int, default=5, help="fresh processes for each program")
     parser.add_argument(
-        "--folder", type=Path, help="where to put checkpoints for the while (default: temporary)"
+        "--folder", type=Path, help="the folder for checkpoints (default: temporary)"
     )
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     if options.stacked and "moe" not in options.family:
-        parser.error(f"{options.family} has no experts that could be stacked")
+        parser.error(f"{options.family} has no experts to stack")
     return options
 
 

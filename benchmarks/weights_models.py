@@ -1,6 +1,6 @@
-"""Models of transformers for ``megatron_weights.py``, as large as it is told to make them.
+"""Models of transformers for ``megatron_weights.py``, of a given size.
 
-Layers have the proportions of published models, and there are as many as it takes.
+Layers have the proportions of published models; their number depends on the size.
 """
 
 from pathlib import Path
@@ -32,8 +32,8 @@ _GATED_DELTA_NET: dict[str, Any] = {
     "linear_key_head_dim": 128,
     "linear_value_head_dim": 128,
 }
-# For each family transformers' model, the fields of its config, and after how many layers their
-# kinds repeat.
+# For each family: transformers' model, the fields of its config, and the number of layers after
+# which their kinds repeat.
 FAMILIES: dict[str, tuple[str, dict[str, Any], int]] = {
     "llama3_dense": ("LlamaForCausalLM", _DENSE, 1),
     "qwen3_dense": ("Qwen3ForCausalLM", _DENSE, 1),
@@ -52,13 +52,13 @@ def make_checkpoint(family: str, size: int, folder: Path, *, stacked: bool) -> i
 
     Args:
         family: A key of ``FAMILIES``.
-        size: About how large it is to be, in bytes.
-        folder: The folder to make.
-        stacked: Whether a layer's experts are one tensor each for gate and up and for down, in one
-            file, and not three tensors for each expert.
+        size: The approximate size, in bytes.
+        folder: The folder to create.
+        stacked: True to write one tensor for the gate and up of all experts of a layer and one for
+            their down, in one file; False for three tensors for each expert.
 
     Returns:
-        How many bytes its tensors have.
+        The size of its tensors, in bytes.
     """
     period = FAMILIES[family][2]
     one, two = (_bytes_of(family, layers) for layers in (period, 2 * period))

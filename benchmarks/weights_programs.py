@@ -1,8 +1,8 @@
-"""What ``megatron_weights.py`` measures, each in a process of its own.
+"""The programs that ``megatron_weights.py`` measures, each in its own process.
 
     python -m benchmarks.weights_programs PROGRAM FAMILY CHECKPOINT OUTPUT
 
-The last line that it prints is what was measured, as JSON.
+The last line of its output is the measurement, as JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ class Measured(NamedTuple):
 
     Args:
         seconds: Wall time.
-        beyond_model: The most memory that there was besides the model's weights, in bytes.
+        beyond_model: Peak memory without the model's weights, in bytes.
     """
 
     seconds: float
@@ -35,7 +35,7 @@ class Measured(NamedTuple):
 
 
 def read(family: str, checkpoint: Path, output: Path) -> Measured:
-    """Read every file with safetensors, into tensors that are there before the clock starts."""
+    """Read every file with safetensors, into tensors that are allocated before."""
     held = _held(checkpoint)
     with PeakMemory() as peak:
         started = time.perf_counter()
@@ -59,7 +59,7 @@ def write(family: str, checkpoint: Path, output: Path) -> Measured:
 
 
 def transformers_load(family: str, checkpoint: Path, output: Path) -> Measured:
-    """Build transformers' model and fill it, as far as it does not just map the files."""
+    """Build transformers' model and load it, with the weights that it only maps."""
     model_class = _model_class(family)
     with PeakMemory() as peak:
         started = time.perf_counter()
@@ -68,7 +68,7 @@ def transformers_load(family: str, checkpoint: Path, output: Path) -> Measured:
         for parameter in model.parameters():
             parameter.data.view(torch.int16).max()
         seconds = time.perf_counter() - started
-    # Less than nothing where weights are mapped.
+    # Negative if weights are mapped.
     return Measured(seconds, max(0, peak.added - _bytes(model.parameters())))
 
 
@@ -84,7 +84,7 @@ def transformers_save(family: str, checkpoint: Path, output: Path) -> Measured:
 
 
 def art_load(family: str, checkpoint: Path, output: Path) -> Measured:
-    """Fill megatron's model, which is built before the clock starts."""
+    """Load megatron's model, which is built before."""
     from art.megatron.weights.load import load_weights
 
     with _one_process():
@@ -97,7 +97,7 @@ def art_load(family: str, checkpoint: Path, output: Path) -> Measured:
 
 
 def art_save(family: str, checkpoint: Path, output: Path) -> Measured:
-    """Write megatron's model. It waits for the disk by itself."""
+    """Save megatron's model, which waits for the disk."""
     from art.megatron.weights.load import load_weights
     from art.megatron.weights.save import save_checkpoint
 
@@ -161,7 +161,7 @@ def _build(family: str, checkpoint: Path) -> tuple[Any, Any]:
 
 @contextmanager
 def _one_process() -> Iterator[None]:
-    """A group of this process alone, and megatron on its CPU."""
+    """Set up a process group of this process alone, and megatron on its CPU."""
     from torch import distributed
 
     from art.megatron.cpu import megatron_on_cpu

@@ -1,12 +1,12 @@
-"""Teach a model something with LoRA on megatron-core, on as many processes as you like.
+"""Train a model with LoRA on megatron-core, on any number of processes.
 
     torchrun --nproc-per-node 2 examples/megatron_lora.py --pipeline 2
     torchrun --nproc-per-node 8 examples/megatron_lora.py --model FOLDER --tensor 4 --dtype bfloat16
 
-Without CUDA it runs on the CPU, with gloo. The model is any of the families that `art models`
-lists: a folder with config.json and safetensors, or SmolLM2-135M-Instruct, which a package carries.
-It learns the sentences below by heart; the adapter is written as PEFT's, and transformers with
-PEFT shows what the model says without and with it.
+Without CUDA it runs on the CPU, with gloo. The model can be of any family that `art models` lists:
+a folder with config.json and safetensors, or SmolLM2-135M-Instruct, which a package carries. It
+memorises the sentences below; the adapter is written as a PEFT folder, and transformers with PEFT
+completes a prompt without and with it.
 """
 
 import argparse
@@ -41,7 +41,6 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default="HuggingFaceTB/SmolLM2-135M-Instruct")
-    parser.add_argument("--family-of", metavar="MODEL", help="the registered model that FOLDER is")
     parser.add_argument("--tensor", type=int, default=1, help="tensor parallelism")
     parser.add_argument("--pipeline", type=int, default=1, help="pipeline parallelism")
     parser.add_argument("--expert", type=int, default=1, help="expert parallelism")
@@ -50,7 +49,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("adapter"), help="folder to write")
     arguments = parser.parse_args()
     if "RANK" not in os.environ:
-        parser.error("start it with torchrun, which says which process this is")
+        parser.error("start it with torchrun, which sets the rank of each process")
     return arguments
 
 
@@ -62,8 +61,7 @@ def main() -> None:
     folder = resolve_base_model(arguments.model)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with megatron.megatron_on_cpu():
-        name = arguments.family_of or arguments.model
-        handler = get_model_support_handler(name)
+        handler = get_model_support_handler(arguments.model)
         architecture = handler.read_config(json.loads((folder / "config.json").read_text()))
         config = megatron.transformer_config(
             architecture,
@@ -72,7 +70,7 @@ def main() -> None:
         )
         model = megatron.build_model(architecture, config)
         megatron.load_weights(model, handler.weight_mapping(architecture), folder)
-        targets = get_model_support_spec(name).default_target_modules
+        targets = get_model_support_spec(arguments.model).default_target_modules
         lora = megatron.MegatronLoraConfig(rank=8, alpha=16.0, target_modules=targets)
         megatron.add_adapters(model, handler, lora)
 
@@ -102,10 +100,10 @@ def join_processes(arguments: argparse.Namespace) -> None:
 
 
 def encode(tokenizer: PreTrainedTokenizerBase, *, multiple: int) -> tuple[Tensor, Tensor]:
-    """Make tokens ``[sentences, length]`` of the sentences, and their numbers ``[sentences]``."""
+    """Encode the sentences as tokens ``[B, S]``, padded, and their numbers of tokens ``[B]``."""
     encoded = [tokenizer(f"{sentence}\n").input_ids for sentence in SENTENCES]
     counts = torch.tensor([len(row) for row in encoded])
-    # Sequence parallelism shares the length out evenly. Padding is not trained on.
+    # Sequence parallelism shards the length evenly. Padding is not trained on.
     length = -(-int(counts.max()) // multiple) * multiple
     padded = [row + [0] * (length - len(row)) for row in encoded]
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -117,7 +115,7 @@ def train_step(
 ) -> float:
     """Take one step, a microbatch for each sentence; return the loss, on the pipeline's end."""
     rows = range(len(tokens))
-    # So few sentences that every data-parallel replica sees them all, and does its share of each.
+    # There are so few sentences that every data-parallel replica computes a share of each.
     weight = 1 / (int(counts.sum()) - len(counts)) / parallel_state.get_data_parallel_world_size()
 
     def forward(iterator: Iterator[int], part: torch.nn.Module) -> tuple[Tensor, object]:
@@ -126,7 +124,7 @@ def train_step(
         positions = torch.arange(row.shape[1], device=row.device)[None]
 
         def loss(logits: Tensor) -> tuple[Tensor, Tensor]:
-            # Of each token the next: the last has none. The loss works in place.
+            # The target of a token is the next one; the last has none. The loss works in place.
             losses = vocab_parallel_cross_entropy(logits.float().clone(), row.roll(-1, dims=1))
             summed = losses[0, : int(counts[number]) - 1].sum() * weight
             # Schedules take the mean over microbatches.

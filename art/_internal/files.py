@@ -104,6 +104,18 @@ def remove_folder(folder: Path) -> None:
     shutil.rmtree(doomed)
 
 
+def remove(path: Path) -> None:
+    """Remove a folder with all that is in it, a file, or a link; none is no error.
+
+    Raises:
+        OSError: It cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
 def link_or_copy(source: Path, target: Path) -> None:
     """Put a file in a second place; its bytes stand once on disks that can do that.
 

@@ -2,25 +2,34 @@
 
 ``<root>/checkpoints/<run>/{weights,sampler_weights}/<name>/`` holds one checkpoint: a PEFT
 adapter folder, ``metadata.json``, and the optimizer's state under ``weights``. A checkpoint is
-written to a temporary sibling, flushed to disk and renamed, so a name that can be seen is whole.
+written into a scratch folder, flushed to disk and renamed: a name that can be seen is whole, and
+what a killed engine was writing goes with its scratch folder. Engines that share a root change
+names under one lock.
 """
 
+import contextlib
 import errno
-import json
 import logging
 import shutil
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
+from filelock import FileLock, Timeout
+
 from art._internal import files
 from art._internal.scratch import ScratchFolder
+from art.engine.checkpoint_metadata import (
+    METADATA_FILE,
+    Checkpoint,
+    TrainingRun,
+    read_metadata,
+    to_json,
+)
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
-from art.executors.types import LoraConfig
 from art.formats.checkpoint_paths import (
     NAME,
     CheckpointPath,
@@ -31,45 +40,10 @@ from art.formats.checkpoint_paths import (
 
 logger = logging.getLogger(__name__)
 
-_METADATA = "metadata.json"
+_LOCK = "checkpoints.lock"
+_LOCK_S = 60.0
 _REPLACED = ".old-"
-_ABANDONED_AFTER_S = 3600.0
 _TTL_RANGE_S = (3600, 10 * 366 * 24 * 3600)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainingRun:
-    """What every checkpoint of one model shares."""
-
-    run_id: str
-    base_model: str
-    lora: LoraConfig
-    user_metadata: Mapping[str, object] | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Checkpoint:
-    """One checkpoint on disk.
-
-    Attributes:
-        path: Where it is.
-        run: The training run that it is from.
-        version: Differs between checkpoints that had the same name one after the other.
-        created: When it was written, UTC.
-        size_bytes: Of all its files but the metadata.
-        has_optimizer: Whether training can go on exactly from it.
-        user_metadata: What the client attached to it.
-        expires: When it may be deleted, UTC; ``None`` is never.
-    """
-
-    path: CheckpointPath
-    run: TrainingRun
-    version: str
-    created: datetime
-    size_bytes: int
-    has_optimizer: bool
-    user_metadata: Mapping[str, object] | None = None
-    expires: datetime | None = None
 
 
 class CheckpointStore:
@@ -87,8 +61,12 @@ class CheckpointStore:
         self._folder = checkpoints_folder(root)
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._recover()
-            self._unnamed = ScratchFolder(root)
+            self._lock = FileLock(root / _LOCK, timeout=_LOCK_S)
+            with self._locked():
+                self._recover()
+                self._scratch = ScratchFolder(root)
+        except CheckpointError:
+            raise
         except OSError as error:
             raise CheckpointError(f"cannot use the checkpoint folder {root}: {error}") from error
 
@@ -121,9 +99,8 @@ class CheckpointStore:
         expires = _expiry(ttl_seconds)
         if final.exists() and not overwrite:
             raise InvalidRequestError(f"{path} exists; pass overwrite=True to replace it")
-        temporary = final.parent / f"{files.TEMPORARY}{uuid.uuid4().hex}"
+        temporary = self._scratch.new()
         try:
-            temporary.mkdir(parents=True)
             fill(temporary)
             checkpoint = Checkpoint(
                 path=path,
@@ -135,9 +112,10 @@ class CheckpointStore:
                 user_metadata=user_metadata,
                 expires=expires,
             )
-            (temporary / _METADATA).write_text(_to_json(checkpoint), encoding="utf-8")
+            (temporary / METADATA_FILE).write_text(to_json(checkpoint), encoding="utf-8")
             files.flush_files(temporary)
-            self._move_into_place(temporary, final)
+            with self._locked():
+                self._move_into_place(temporary, final)
         except Exception as error:
             shutil.rmtree(temporary, ignore_errors=True)
             raise _write_error(path, error) from error
@@ -156,7 +134,7 @@ class CheckpointStore:
             CheckpointError: It could not be written.
         """
         try:
-            folder = self._unnamed.new()
+            folder = self._scratch.new()
             try:
                 fill(folder)
             except Exception:
@@ -166,13 +144,40 @@ class CheckpointStore:
             raise _write_error("the sampler's adapter", error) from error
         return folder
 
+    def pin(self, path: CheckpointPath) -> tuple[Checkpoint, Path]:
+        """Give a checkpoint's files a second place, which no change of its name touches.
+
+        Returns:
+            The checkpoint, and a folder with its files: links where the disk can do that, or else
+            copies. :meth:`delete_unnamed` removes it.
+
+        Raises:
+            NotFoundError: There is none of that name.
+            CheckpointError: It cannot be read.
+        """
+        pinned = self._scratch.new()
+        try:
+            with self._locked():
+                checkpoint, folder = self.read(path)
+                for file in folder.iterdir():
+                    files.link_or_copy(file, pinned / file.name)
+        except OSError as error:
+            shutil.rmtree(pinned, ignore_errors=True)
+            if isinstance(error, CheckpointError):
+                raise
+            raise CheckpointError(f"{path} cannot be read: {error}") from error
+        except NotFoundError:
+            shutil.rmtree(pinned, ignore_errors=True)
+            raise
+        return checkpoint, pinned
+
     def delete_unnamed(self, folder: Path) -> None:
-        """Remove a folder that :meth:`write_unnamed` made."""
+        """Remove a folder that :meth:`write_unnamed` or :meth:`pin` made."""
         shutil.rmtree(folder, ignore_errors=True)
 
     def close(self) -> None:
         """Remove what has no name. The checkpoints stay."""
-        self._unnamed.close()
+        self._scratch.close()
 
     def read(self, path: CheckpointPath) -> tuple[Checkpoint, Path]:
         """Find a checkpoint.
@@ -185,7 +190,7 @@ class CheckpointStore:
             CheckpointError: Its metadata cannot be read.
         """
         folder = self._folder_of(path)
-        return _read_metadata(folder, path), folder
+        return read_metadata(folder, path), folder
 
     def list(self, run_id: str | None = None) -> list[Checkpoint]:
         """All checkpoints, or those of one training run, the newest first."""
@@ -194,7 +199,7 @@ class CheckpointStore:
             if run_id is not None and path.run_id != run_id:
                 continue
             try:
-                found.append(_read_metadata(self._folder_of(path), path))
+                found.append(read_metadata(self._folder_of(path), path))
             except (CheckpointError, NotFoundError) as error:
                 logger.warning("left %s out of the list: %s", path, error)
         return sorted(found, key=lambda checkpoint: checkpoint.created, reverse=True)
@@ -206,8 +211,15 @@ class CheckpointStore:
             NotFoundError: There is none of that name.
             CheckpointError: It cannot be deleted.
         """
+        folder = self._folder_of(path)
+        doomed = self._scratch.path / uuid.uuid4().hex
         try:
-            files.remove_folder(self._folder_of(path))
+            with self._locked():
+                folder.rename(doomed)
+                _remove_if_empty(folder.parent, folder.parent.parent)
+            files.remove(doomed)
+        except CheckpointError:
+            raise
         except FileNotFoundError as error:
             raise NotFoundError(f"there is no checkpoint {path}") from error
         except OSError as error:
@@ -221,12 +233,15 @@ class CheckpointStore:
             InvalidRequestError: The time to live is out of range.
             CheckpointError: The metadata cannot be written.
         """
-        checkpoint, folder = self.read(path)
-        changed = replace(checkpoint, expires=_expiry(ttl_seconds))
-        try:
-            files.write_text(folder / _METADATA, _to_json(changed))
-        except OSError as error:
-            raise _write_error(path, error) from error
+        expires = _expiry(ttl_seconds)
+        with self._locked():
+            checkpoint, folder = self.read(path)
+            try:
+                files.write_text(
+                    folder / METADATA_FILE, to_json(replace(checkpoint, expires=expires))
+                )
+            except OSError as error:
+                raise _write_error(path, error) from error
 
     def delete_expired(self) -> None:
         """Delete the checkpoints whose time is over."""
@@ -235,6 +250,20 @@ class CheckpointStore:
             if checkpoint.expires is not None and checkpoint.expires <= now:
                 logger.info("deleting %s, which has expired", checkpoint.path)
                 self.delete(checkpoint.path)
+
+    @contextlib.contextmanager
+    def _locked(self) -> Iterator[None]:
+        try:
+            self._lock.acquire()
+        except Timeout as error:
+            raise CheckpointError(
+                f"another engine has held {self._lock.lock_file} for {_LOCK_S:.0f} s; end it, or "
+                "give this one a root of its own"
+            ) from error
+        try:
+            yield
+        finally:
+            self._lock.release()
 
     def _folder_of(self, path: CheckpointPath) -> Path:
         return path.folder(self._root)
@@ -252,8 +281,9 @@ class CheckpointStore:
 
     def _move_into_place(self, temporary: Path, final: Path) -> None:
         replaced = final.parent / f"{_REPLACED}{final.name}"
-        shutil.rmtree(replaced, ignore_errors=True)
-        if final.exists():
+        final.parent.mkdir(parents=True, exist_ok=True)
+        files.remove(replaced)
+        if final.exists() or final.is_symlink():
             # A folder cannot be renamed over another. Should we die between the two renames,
             # `_recover` puts the old one back.
             final.rename(replaced)
@@ -265,19 +295,35 @@ class CheckpointStore:
             raise
         for folder in (final.parent, final.parent.parent, self._folder):
             files.flush_folder(folder)
-        shutil.rmtree(replaced, ignore_errors=True)
+        files.remove(replaced)
 
     def _recover(self) -> None:
-        for leftover in self._folder.glob("*/*/.[to]*"):
-            if leftover.name.startswith(_REPLACED):
-                final = leftover.parent / leftover.name.removeprefix(_REPLACED)
-                if final.exists():
-                    shutil.rmtree(leftover)
-                else:
-                    leftover.rename(final)
-            # Another engine may be writing here at this moment, so only old ones go.
-            elif time.time() - leftover.stat().st_mtime > _ABANDONED_AFTER_S:
-                shutil.rmtree(leftover, ignore_errors=True)
+        """Finish what a killed engine had begun. Whatever cannot be is left, with a warning."""
+        for leftover in list(self._folder.glob("*/*/.[to]*")):
+            try:
+                self._recover_one(leftover)
+            except OSError as error:
+                logger.warning("left %s as it is: %s", leftover, error)
+        for run_folder in self._folder.iterdir():
+            if run_id_of_folder(run_folder.name) is not None:
+                _remove_if_empty(*(run_folder / kind for kind in get_args(Kind)), run_folder)
+
+    def _recover_one(self, leftover: Path) -> None:
+        if not leftover.name.startswith(_REPLACED):
+            if leftover.name.startswith(files.TEMPORARY):
+                files.remove(leftover)
+            return
+        final = leftover.parent / leftover.name.removeprefix(_REPLACED)
+        if final.exists() or final.is_symlink():
+            files.remove(leftover)
+        else:
+            leftover.rename(final)
+
+
+def _remove_if_empty(*folders: Path) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it is not empty, or not there
+            folder.rmdir()
 
 
 def _expiry(ttl_seconds: int | None) -> datetime | None:
@@ -300,45 +346,3 @@ def _write_error(what: CheckpointPath | str, error: Exception) -> Exception:
     if isinstance(error, InvalidRequestError | NotFoundError):
         return error
     return CheckpointError(f"{what} was not written: {error}; earlier checkpoints are intact")
-
-
-def _to_json(checkpoint: Checkpoint) -> str:
-    fields = {
-        "format": 1,
-        "path": str(checkpoint.path),
-        "version": checkpoint.version,
-        "created": checkpoint.created.isoformat(),
-        "size_bytes": checkpoint.size_bytes,
-        "has_optimizer": checkpoint.has_optimizer,
-        "user_metadata": checkpoint.user_metadata,
-        "expires": checkpoint.expires and checkpoint.expires.isoformat(),
-        "base_model": checkpoint.run.base_model,
-        "lora": asdict(checkpoint.run.lora),
-        "run_user_metadata": checkpoint.run.user_metadata,
-    }
-    return json.dumps(fields, indent=2)
-
-
-def _read_metadata(folder: Path, path: CheckpointPath) -> Checkpoint:
-    try:
-        fields = json.loads((folder / _METADATA).read_text(encoding="utf-8"))
-        run = TrainingRun(
-            run_id=path.run_id,
-            base_model=fields["base_model"],
-            lora=LoraConfig(**fields["lora"]),
-            user_metadata=fields["run_user_metadata"],
-        )
-        return Checkpoint(
-            path=path,
-            run=run,
-            version=fields["version"],
-            created=datetime.fromisoformat(fields["created"]),
-            size_bytes=fields["size_bytes"],
-            has_optimizer=fields["has_optimizer"],
-            user_metadata=fields["user_metadata"],
-            expires=fields["expires"] and datetime.fromisoformat(fields["expires"]),
-        )
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise NotFoundError(f"there is no checkpoint {path}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"the metadata of {path} cannot be read: {error}") from error

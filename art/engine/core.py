@@ -14,7 +14,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-from art.engine.checkpoints import Checkpoint, CheckpointStore, TrainingRun
+from art.engine.checkpoint_metadata import Checkpoint, TrainingRun
+from art.engine.checkpoints import CheckpointStore
 from art.engine.commands import (
     CreateModel,
     CreateModelFrom,
@@ -100,6 +101,8 @@ class Engine:
         self._sampling = SamplingQueue(
             sampler, self._lanes["sampling"], self.futures, self._outcomes
         )
+        # The folders of the checkpoints that are sampled from, by version.
+        self._pinned: dict[str, Path] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -142,11 +145,18 @@ class Engine:
         for model_id in session.models:
             await self._training.remove_model(model_id, self._unloader(model_id))
         in_use = self.sessions.adapters_in_use()
-        for sampling in session.sampling_sessions.values():
-            if sampling.adapter_id is not None and sampling.adapter_id not in in_use:
-                await self._sampling.forget_adapter(sampling.adapter_id)
-            if sampling.path is None and sampling.folder is not None:
-                await asyncio.to_thread(self.store.delete_unnamed, sampling.folder)
+        unused = {
+            sampling.adapter_id: sampling.folder
+            for sampling in session.sampling_sessions.values()
+            if sampling.adapter_id is not None and sampling.adapter_id not in in_use
+        }
+        for adapter_id in unused:
+            # From now on the checkpoint is pinned anew for who asks for it.
+            self._pinned.pop(adapter_id, None)
+        for adapter_id, folder in unused.items():
+            await self._sampling.forget_adapter(adapter_id)
+            if folder is not None:
+                await asyncio.to_thread(self.store.delete_unnamed, folder)
 
     def create_model(self, command: CreateModel) -> str:
         """Queue the creation of a model.
@@ -250,11 +260,8 @@ class Engine:
             raise InvalidRequestError("name a base_model or a model_path to sample from")
         sampling = SamplingSession(sampling_session_id=sampling_id)
         if command.path is not None:
-            checkpoint, folder = await asyncio.to_thread(self.store.read, command.path)
-            self._check_base_model(checkpoint.run.base_model)
-            sampling = replace(
-                sampling, adapter_id=checkpoint.version, folder=folder, path=command.path
-            )
+            adapter_id, folder = await self._pin(command.path)
+            sampling = replace(sampling, adapter_id=adapter_id, folder=folder, path=command.path)
         self.sessions.add_sampling_session(session, sampling)
         return sampling_id
 
@@ -399,6 +406,16 @@ class Engine:
             self.sessions.add_model(session, model)
             self._training.add_model(model.model_id, request_id, create_or_forget)
         return request_id
+
+    async def _pin(self, path: CheckpointPath) -> tuple[str, Path]:
+        """Pin a checkpoint to sample from, once for all sampling sessions of its version."""
+        checkpoint, _ = await asyncio.to_thread(self.store.read, path)
+        self._check_base_model(checkpoint.run.base_model)
+        checkpoint, pinned = await asyncio.to_thread(self.store.pin, path)
+        kept = self._pinned.setdefault(checkpoint.version, pinned)
+        if kept != pinned:
+            await asyncio.to_thread(self.store.delete_unnamed, pinned)
+        return checkpoint.version, kept
 
     def _checkpoint_folder(self, path: CheckpointPath, *, optimizer: bool) -> Path:
         """Find a checkpoint to load. Blocks; belongs to the training lane."""

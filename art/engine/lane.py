@@ -43,7 +43,7 @@ class Lane:
         return await asyncio.wrap_future(running)
 
     async def close(self, timeout: float) -> bool:
-        """Take no more calls, and give the running one some time to end.
+        """Stop taking calls, and give the running one some time to end.
 
         Args:
             timeout: Seconds to wait.

@@ -32,7 +32,7 @@ _SHUTDOWN_S = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServeOptions:
-    """What to serve, and where.
+    """Options of a server: the model, the address, the executors.
 
     Attributes:
         base_model: A folder, or a name on the Hugging Face hub; clients ask for it by this text.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from art.engine.checkpoints import TrainingRun
+from art.engine.checkpoint_metadata import TrainingRun
 from art.errors import NotFoundError, SessionEndedError
 from art.formats.checkpoint_paths import CheckpointPath
 

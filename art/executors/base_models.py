@@ -1,13 +1,12 @@
-"""Where a base model comes from: a folder, a package, or the Hugging Face hub."""
+"""Base models, found in a folder, a package or the Hugging Face hub."""
 
 import logging
 import os
-import shutil
-import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from art._internal.files import new_folder
 from art.errors import UnknownBaseModelError
 from art.executors.gguf_weights import Progress, save_gguf_as_folder
 
@@ -60,7 +59,7 @@ def resolve_base_model(
 
 
 def packaged_gguf(name: str) -> Path | None:
-    """The GGUF file of a model that an installed package carries, or ``None``.
+    """Find the GGUF file of a model that an installed package carries; ``None`` without one.
 
     The package is located, not imported: its import may need engines that are not wanted here.
     """
@@ -103,19 +102,13 @@ def _converted(
     )
     if (target / "config.json").is_file():
         return target
-    cache_dir.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=cache_dir))
     try:
-        save_gguf_as_folder(gguf_file, temporary, progress)
-        temporary.chmod(0o755)  # mkdtemp makes it private
-        try:
-            temporary.rename(target)
-        except OSError:
-            # Another process was faster; a folder can only be renamed over an empty one.
-            if not (target / "config.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with new_folder(target) as folder:
+            save_gguf_as_folder(gguf_file, folder, progress)
+    except OSError:
+        # Another process may have been faster: its conversion is as good.
+        if not (target / "config.json").is_file():
+            raise
     return target
 
 

@@ -72,8 +72,11 @@ def pack(
     Returns:
         Rows that together hold every sequence once.
     """
-    # As big-endian bytes, arrays sort by their tokens, so that shared prefixes become neighbours.
+    # 1. Sort, so that sequences that share a prefix become neighbours. As big-endian bytes, arrays
+    # sort by their tokens.
     order = sorted(range(len(sequences)), key=lambda i: sequences[i].astype(">i8").tobytes())
+    # 2. Add each to the row before it, where what they share saves more than what attention over
+    # the longer row costs; or open a row.
     rows: list[_RowBuilder] = []
     for index in order:
         tokens = sequences[index]
@@ -91,7 +94,7 @@ def pack(
 
 
 def one_row_each(sequences: Sequence[IntArray]) -> list[Row]:
-    """Rows of one sequence each, for models that cannot take a tree mask."""
+    """Make a row of each sequence, for models that cannot take a tree mask."""
     rows = []
     for index, tokens in enumerate(sequences):
         row = _RowBuilder()
@@ -135,13 +138,15 @@ class _RowBuilder:
         self._last_path = np.empty(0, np.int64)
 
     def shared_with(self, tokens: IntArray) -> int:
-        """How many tokens at the start are those of the sequence that was added last."""
+        """Count the tokens at the start that are those of the sequence that was added last."""
         length = min(len(tokens), len(self._last))
         differs = np.flatnonzero(tokens[:length] != self._last[:length])
         return int(differs[0]) if len(differs) else length
 
     def add(self, index: int, tokens: IntArray) -> None:
         shared, start = self.shared_with(tokens), len(self.tokens)
+        # Sequences come sorted, so the branch that this one leaves never grows again: its subtrees
+        # end here.
         for node in self._last_path[shared:]:
             self._subtree_end[node] = start
         new = len(tokens) - shared
@@ -166,24 +171,26 @@ class _RowBuilder:
 def _pad(rows: list[Row], device: torch.device) -> Pass:
     length = max(len(row.tokens) for row in rows)
     shape = (len(rows), length)
-    input_ids, positions = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+    input_ids_BN, positions_BN = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
     # Padding attends to itself alone: a row of all False would be NaN under softmax.
-    subtree_end = np.tile(np.arange(1, length + 1), (len(rows), 1))
+    subtree_end_BN = np.tile(np.arange(1, length + 1), (len(rows), 1))
     for b, row in enumerate(rows):
         n = len(row.tokens)
-        input_ids[b, :n], positions[b, :n] = row.tokens, row.positions
-        subtree_end[b, :n] = row.subtree_end
+        input_ids_BN[b, :n], positions_BN[b, :n] = row.tokens, row.positions
+        subtree_end_BN[b, :n] = row.subtree_end
+    # The paths count over all tokens of the pass, as its flattened hidden states do.
     paths = [(i, path + b * length) for b, row in enumerate(rows) for i, path in row.paths]
-    ids = torch.from_numpy(input_ids).to(device)
+    ids_BN = torch.from_numpy(input_ids_BN).to(device)
     if all(len(row.paths) == 1 for row in rows):
-        return Pass(input_ids=ids, position_ids=None, mask=None, paths=paths)
-    index = torch.arange(length, device=device)
-    end = torch.from_numpy(subtree_end).to(device)
-    at_or_after = index[None, :, None] >= index[None, None, :]
-    mask = (at_or_after & (index[None, :, None] < end[:, None, :]))[:, None]
+        return Pass(input_ids=ids_BN, position_ids=None, mask=None, paths=paths)
+    # Token i sees token j where j <= i < subtree_end[j]: j is i, or above it in the tree.
+    index_N = torch.arange(length, device=device)
+    end_BN = torch.from_numpy(subtree_end_BN).to(device)
+    at_or_after_1NN = index_N[None, :, None] >= index_N[None, None, :]
+    mask_BNN = at_or_after_1NN & (index_N[None, :, None] < end_BN[:, None, :])
     return Pass(
-        input_ids=ids,
-        position_ids=torch.from_numpy(positions).to(device),
-        mask=mask,
+        input_ids=ids_BN,
+        position_ids=torch.from_numpy(positions_BN).to(device),
+        mask=mask_BNN[:, None],
         paths=paths,
     )

@@ -55,7 +55,7 @@ class LossFunction:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ForwardBackwardResult:
-    """What a forward, or forward and backward, pass gives back.
+    """The result of a forward, or forward and backward, pass.
 
     Attributes:
         outputs: For each datum, in the order given, arrays by name (``logprobs`` float32 ``[T]``).
@@ -68,7 +68,7 @@ class ForwardBackwardResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplingParams:
-    """How to sample.
+    """The settings of sampling.
 
     Attributes:
         max_tokens: Most tokens to sample; ``None`` is up to the end of the context.
@@ -144,7 +144,7 @@ class SampleResult:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BaseModelInfo:
-    """What the engine says of its base model.
+    """The base model of an executor, as the engine describes it.
 
     Attributes:
         name: The name it is asked for by.

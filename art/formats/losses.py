@@ -43,7 +43,7 @@ class LossSpec:
         return frozenset({"target_tokens", *self.required, *self.optional})
 
     @property
-    def compares_advantages(self) -> bool:
+    def reads_advantages(self) -> bool:
         """True where the loss reads advantages; one that does not imitates what it is given."""
         return "advantages" in self.inputs
 

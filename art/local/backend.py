@@ -4,12 +4,12 @@ import asyncio
 import os
 from pathlib import Path
 
+from art.runs.progress import ShowProgress
 from art.tinker.backend import TinkerBackend
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from art.local.engine_process import EngineProcess
-    from art.runs.progress import ShowProgress
     from art.tinker.connection import Connection
 
 
@@ -40,7 +40,7 @@ class LocalBackend(TinkerBackend):
         path: str | os.PathLike[str] = ".art",
         device: str = "auto",
         dtype: str = "auto",
-        show_progress: "ShowProgress | None" = None,
+        show_progress: ShowProgress | None = None,
     ) -> None:
         super().__init__(path=path, show_progress=show_progress)
         self._engine_root = Path(self._path) / "engine"

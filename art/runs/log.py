@@ -1,12 +1,12 @@
 """Logging of a model's run: the protocol that ``model.log`` writes through, and its files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, cast
 
 from art.runs.history import append_metrics
 from art.runs.trajectories import append_trajectory_groups, trajectories_path
-from art.trajectories import TrajectoryGroup
+from art.trajectories import Trajectory, TrajectoryGroup
 
 
 class RunLogger(Protocol):
@@ -67,3 +67,27 @@ class FileLogger:
             OSError: The file cannot be written.
         """
         append_trajectory_groups(trajectories_path(self._output_dir, split, step), groups)
+
+
+def as_groups(
+    trajectories: Iterable[Trajectory | BaseException] | Iterable[TrajectoryGroup],
+) -> list[TrajectoryGroup]:
+    """Take what ``model.log`` is given as groups.
+
+    Args:
+        trajectories: Groups, or one; or trajectories and exceptions, which become one group.
+
+    Raises:
+        TypeError: Groups are mixed with something else.
+    """
+    if isinstance(trajectories, TrajectoryGroup):
+        return [trajectories]
+    items = list(trajectories)
+    if all(isinstance(item, TrajectoryGroup) for item in items):
+        return cast("list[TrajectoryGroup]", items)
+    if all(isinstance(item, Trajectory | BaseException) for item in items):
+        return [TrajectoryGroup(cast("list[Trajectory | BaseException]", items))]
+    raise TypeError(
+        "log takes TrajectoryGroups, or Trajectories and exceptions, not a mix; this has "
+        + ", ".join(sorted({type(item).__name__ for item in items}))
+    )

@@ -5,23 +5,31 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from types import TracebackType
 
+from art._internal.deferred import DeferredModule
 from art.errors import MissingAPIKeyError
 from art.runs.paths import checkpoint_steps, model_dir
 
-# As in `art._lazy`: importing `typing` costs more than the rest of this module together.
+# As in `art._lazy`: importing `typing` costs more than the rest of this module together. What
+# signatures name is imported when they are evaluated.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
-    from typing import Self, Unpack
+    import typing
 
-    from art.backend import AnyModel, AnyTrainableModel
-    from art.dev.openai_server import OpenAIServerConfig
-    from art.runs.progress import ShowProgress
+    from art import backend, trajectories
+    from art import types as art_types
+    from art.dev import openai_server
+    from art.runs import progress
     from art.tinker.connection import Connection
     from art.tinker.service import TinkerService
-    from art.trajectories import TrajectoryGroup
-    from art.types import LocalTrainResult, TrainConfig, TrainOptions
+else:
+    typing = DeferredModule("typing")
+    backend = DeferredModule("art.backend")
+    trajectories = DeferredModule("art.trajectories")
+    art_types = DeferredModule("art.types")
+    openai_server = DeferredModule("art.dev.openai_server")
+    progress = DeferredModule("art.runs.progress")
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +57,7 @@ class TinkerBackend:
         tinker_api_key: str | None = None,
         base_url: str | None = None,
         path: str | os.PathLike[str] = ".art",
-        show_progress: "ShowProgress | None" = None,
+        show_progress: "progress.ShowProgress | None" = None,
     ) -> None:
         self._api_key = tinker_api_key
         self._base_url = base_url
@@ -57,18 +65,18 @@ class TinkerBackend:
         self._show_progress = show_progress
         self._services: dict[tuple[str, str], TinkerService] = {}
 
-    async def __aenter__(self) -> "Self":
+    async def __aenter__(self) -> "typing.Self":
         return self
 
     async def __aexit__(
         self,
         kind: type[BaseException] | None,
         error: BaseException | None,
-        traceback: "TracebackType | None",
+        traceback: TracebackType | None,
     ) -> None:
         await self.close()
 
-    async def register(self, model: "AnyModel") -> None:
+    async def register(self, model: "backend.AnyModel") -> None:
         """Keep a model's state under the backend's path from now on.
 
         Args:
@@ -86,12 +94,12 @@ class TinkerBackend:
 
     async def train(
         self,
-        model: "AnyTrainableModel",
-        trajectory_groups: "Iterable[TrajectoryGroup]",
+        model: "backend.AnyTrainableModel",
+        trajectory_groups: "Iterable[trajectories.TrajectoryGroup]",
         *,
-        config: "TrainConfig | None" = None,
-        **options: "Unpack[TrainOptions]",
-    ) -> "LocalTrainResult":
+        config: "art_types.TrainConfig | None" = None,
+        **options: "typing.Unpack[art_types.TrainOptions]",
+    ) -> "art_types.LocalTrainResult":
         """Take one training step and serve the new weights.
 
         Where all rewards of every group are equal there is nothing to learn: no step is taken,
@@ -140,7 +148,9 @@ class TinkerBackend:
                 stack.push_async_callback(service.aclose)
 
     async def prepare_for_training(
-        self, model: "AnyTrainableModel", endpoint_config: "OpenAIServerConfig | None" = None
+        self,
+        model: "backend.AnyTrainableModel",
+        endpoint_config: "openai_server.OpenAIServerConfig | None" = None,
     ) -> tuple[str, str]:
         """Resume or create the model's adapter, and serve its latest step.
 
@@ -161,17 +171,17 @@ class TinkerBackend:
         await service.start_openai_server(endpoint_config)
         return service.base_url, service.api_key
 
-    async def get_step(self, model: "AnyTrainableModel") -> int:
+    async def get_step(self, model: "backend.AnyTrainableModel") -> int:
         """Count the training steps that a model has taken."""
         return (await self._get_service(model)).step
 
     async def delete_checkpoints(
-        self, model: "AnyTrainableModel", steps_to_keep: list[int]
+        self, model: "backend.AnyTrainableModel", steps_to_keep: list[int]
     ) -> None:
         """Delete all checkpoints of a model but the latest and those of ``steps_to_keep``."""
         await (await self._get_service(model)).delete_checkpoints(steps_to_keep)
 
-    def inference_name(self, model: "AnyModel", step: int | None = None) -> str:
+    def inference_name(self, model: "backend.AnyModel", step: int | None = None) -> str:
         """Name a model as its endpoint serves it: ``name@step``.
 
         Args:
@@ -189,7 +199,7 @@ class TinkerBackend:
     _get_step = get_step
     _model_inference_name = inference_name
 
-    async def _get_service(self, model: "AnyTrainableModel") -> "TinkerService":
+    async def _get_service(self, model: "backend.AnyTrainableModel") -> "TinkerService":
         """Make the model's service, or reuse it. Making one contacts nothing."""
         key = (model.project, model.name)
         if key not in self._services:
@@ -211,7 +221,7 @@ class TinkerBackend:
             )
         return self._services[key]
 
-    def _output_dir(self, model: "AnyModel") -> Path:
+    def _output_dir(self, model: "backend.AnyModel") -> Path:
         return model_dir(self._path, model.project, model.name)
 
     async def _connect(self, base_model: str) -> "Connection":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import tinker
 
 from art.chat.template import ChatTemplate
-from art.dev.openai_server import get_server_args
+from art.dev.get_server_args import get_server_args
 from art.endpoint.served_models import ServedModels
 from art.endpoint.server import OpenAIServer
 from art.endpoint.types import TokenCompleter

@@ -37,14 +37,15 @@ class SamplingClientCompleter:
         pending = self._client.sample(
             tinker.ModelInput.from_ints(list(prompt_token_ids)),
             options.num_samples,
-            _sampling_params(options),
+            sampling_params(options),
             topk_sample_logprobs=options.top_logprobs,
         )
         response = await sdk_call(self._connection, pending, "sampling")
-        return [_sampled_tokens(sequence) for sequence in response.sequences]
+        return [sampled_tokens(sequence) for sequence in response.sequences]
 
 
-def _sampling_params(options: SamplingOptions) -> tinker.SamplingParams:
+def sampling_params(options: SamplingOptions) -> tinker.SamplingParams:
+    """Convert sampling options to the wire's record, which lacks the numbers of results."""
     return tinker.SamplingParams(
         max_tokens=options.max_tokens,
         seed=options.seed,
@@ -55,7 +56,12 @@ def _sampling_params(options: SamplingOptions) -> tinker.SamplingParams:
     )
 
 
-def _sampled_tokens(sequence: tinker.SampledSequence) -> SampledTokens:
+def sampled_tokens(sequence: tinker.SampledSequence) -> SampledTokens:
+    """Convert one sample of the wire.
+
+    Raises:
+        art.errors.EngineError: It has no logprob for each token, or too few top logprobs.
+    """
     num_tokens = len(sequence.tokens)
     if sequence.logprobs is None or len(sequence.logprobs) != num_tokens:
         raise EngineError(

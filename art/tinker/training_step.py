@@ -55,7 +55,7 @@ async def step_data(
         EngineError: The server failed.
     """
     spec = find_loss(config.loss_fn)
-    if not spec.compares_advantages:
+    if not spec.reads_advantages:
         if config.kl_penalty_coef:
             raise ConfigurationError(
                 f"kl_penalty_coef changes advantages, and {config.loss_fn} uses none; use another "

@@ -1,16 +1,17 @@
 """The checkpoint store: whole or not at all, whatever happens."""
 
 import json
-import os
 import shlex
 import shutil
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from art.engine.checkpoints import CheckpointStore, TrainingRun
+from art.engine.checkpoint_metadata import TrainingRun, read_metadata
+from art.engine.checkpoints import CheckpointStore
 from art.errors import CheckpointError, InvalidRequestError, NotFoundError
 from art.executors.types import LoraConfig
 from art.formats.checkpoint_paths import CheckpointPath
@@ -67,7 +68,8 @@ _FULL_DISK = """
 import pathlib, sys
 import numpy
 from safetensors.numpy import save_file
-from art.engine.checkpoints import CheckpointStore, TrainingRun
+from art.engine.checkpoint_metadata import TrainingRun
+from art.engine.checkpoints import CheckpointStore
 from art.formats.checkpoint_paths import CheckpointPath
 from art.executors.types import LoraConfig
 from art.errors import CheckpointError
@@ -152,16 +154,142 @@ checkpoints.CheckpointStore(pathlib.Path({str(tmp_path)!r})).write(path, run, fi
     assert _text(store) == "three"
 
 
-def test_old_leftovers_are_removed_and_new_ones_left(tmp_path: Path) -> None:
+def test_a_killed_engine_leaves_no_litter(tmp_path: Path) -> None:
+    """It dies while it writes its first checkpoint; an older art's leftovers go too."""
+    script = """
+        import os, pathlib, sys
+        from art.engine.checkpoint_metadata import TrainingRun
+        from art.engine.checkpoints import CheckpointStore
+        from art.executors.types import LoraConfig
+        from art.formats.checkpoint_paths import CheckpointPath
+
+        def fill(folder):
+            (folder / "adapter_model.safetensors").write_text("half")
+            os._exit(9)
+
+        run = TrainingRun(run_id="abc:train:0", base_model="b", lora=LoraConfig(rank=4, alpha=32.0))
+        path = CheckpointPath("abc:train:0", "weights", "step-1")
+        CheckpointStore(pathlib.Path(sys.argv[1])).write(path, run, fill, overwrite=False)
+    """
+    run_python(script, tmp_path, status=9)
+    (tmp_path / "checkpoints/abc.train.1/weights/.tmp-old").mkdir(parents=True)
+    (tmp_path / "checkpoints/abc.train.2/weights").mkdir(parents=True)
+    CheckpointStore(tmp_path).close()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    assert not list(tmp_path.glob("scratch-*"))
+
+
+@pytest.mark.parametrize("kind", ["file", "link", "dangling link", "folder", "link loop"])
+@pytest.mark.parametrize(
+    "place",
+    [
+        "scratch-1",
+        "checkpoints/x",
+        "checkpoints/abc.train.0",
+        "checkpoints/abc.train.0/weights",
+        "checkpoints/abc.train.0/weights/step-1",
+        "checkpoints/abc.train.0/weights/.old-step-1",
+        "checkpoints/abc.train.0/weights/.old-other",
+        "checkpoints/abc.train.0/weights/.tmp-1",
+        "checkpoints/abc.train.0/weights/step-1/metadata.json",
+    ],
+)
+def test_a_store_starts_whatever_lies_in_its_folder(tmp_path: Path, place: str, kind: str) -> None:
+    strange = tmp_path / "root" / place
+    strange.parent.mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    if kind == "file":
+        strange.write_bytes(b"\xff{")
+    elif kind == "folder":
+        strange.mkdir()
+    else:
+        targets = {"link": tmp_path / "elsewhere", "link loop": strange}
+        strange.symlink_to(targets.get(kind, tmp_path / "nowhere"))
+    other = CheckpointPath("abc:train:1", "weights", "fine")
+    store = CheckpointStore(tmp_path / "root")
+    store.write(other, RUN, _fill("one"), overwrite=False)
+    assert [found.path for found in store.list()] == [other]
+    store.close()
+    assert (tmp_path / "elsewhere").is_dir(), "what a link leads to is not ours"
+
+
+def test_a_checkpoint_behind_a_link_is_replaced_and_the_store_starts_again(
+    tmp_path: Path,
+) -> None:
     store = CheckpointStore(tmp_path)
     store.write(PATH, RUN, _fill("one"), overwrite=False)
-    folder = store.read(PATH)[1].parent
-    old, new = folder / ".tmp-old", folder / ".tmp-new"
-    old.mkdir()
-    new.mkdir()
-    os.utime(old, (0, 0))
-    CheckpointStore(tmp_path)
-    assert (old.exists(), new.exists()) == (False, True)
+    folder = store.read(PATH)[1]
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    store.write(PATH, RUN, _fill("two"), overwrite=True)
+    assert _text(CheckpointStore(tmp_path)) == "two"
+    assert (tmp_path / "moved/adapter_model.safetensors").read_text() == "one"
+
+
+def test_engines_that_share_a_root_start_and_write_beside_each_other(tmp_path: Path) -> None:
+    script = """
+        import pathlib, sys
+        from art.engine.checkpoint_metadata import TrainingRun
+        from art.engine.checkpoints import CheckpointStore
+        from art.executors.types import LoraConfig
+        from art.formats.checkpoint_paths import CheckpointPath
+
+        run = TrainingRun(run_id="abc:train:0", base_model="b", lora=LoraConfig(rank=4, alpha=32.0))
+        path = CheckpointPath("abc:train:0", "weights", "shared")
+        for number in range(30):
+            store = CheckpointStore(pathlib.Path(sys.argv[1]))
+            fill = lambda folder: (folder / "a").write_text(str(number)) and None
+            store.write(path, run, fill, overwrite=True)
+            if number % 7 == 0:
+                try:
+                    store.delete(path)
+                except Exception as error:
+                    assert "there is no checkpoint" in str(error), error
+            store.close()
+    """
+    with ThreadPoolExecutor() as pool:
+        for ran in [pool.submit(run_python, script, tmp_path) for _ in range(3)]:
+            ran.result()
+    assert [found.path.name for found in CheckpointStore(tmp_path).list()] == ["shared"]
+
+
+def test_a_pinned_checkpoint_outlives_its_name(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    store.write(PATH, RUN, _fill("one"), overwrite=False)
+    checkpoint, pinned = store.pin(PATH)
+    store.write(PATH, RUN, _fill("two"), overwrite=True)
+    store.delete(PATH)
+    assert (pinned / "adapter_model.safetensors").read_text() == "one"
+    assert read_metadata(pinned, PATH) == checkpoint
+    with pytest.raises(NotFoundError):
+        store.pin(PATH)
+    store.delete_unnamed(pinned)
+    assert sorted(entry.name for entry in store._scratch.path.iterdir()) == ["in-use"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        '{"a":' * 5000,
+        '{"format": 2}',
+        json.dumps({"created": "2026-01-01T00:00:00"}),
+        '{"user_metadata": {"note": "\\ud800"}}',
+    ],
+)
+def test_damaged_metadata_is_an_error_and_hides_no_other(tmp_path: Path, text: str) -> None:
+    store = CheckpointStore(tmp_path)
+    other = CheckpointPath("abc:train:0", "sampler_weights", "step-1")
+    store.write(PATH, RUN, _fill("one"), overwrite=False)
+    store.write(other, RUN, _fill("one"), overwrite=False)
+    metadata = store.read(PATH)[1] / "metadata.json"
+    if text.startswith('{"created"') or text.startswith('{"user'):
+        text = json.dumps(json.loads(metadata.read_text()) | json.loads(text))
+    metadata.write_text(text)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        store.read(PATH)
+    assert [found.path for found in store.list()] == [other]
 
 
 def test_unnamed_adapters_go_with_their_process(tmp_path: Path) -> None:
@@ -201,17 +329,6 @@ def test_a_checkpoint_goes_when_it_is_deleted_or_expires(tmp_path: Path) -> None
         store.read(PATH)
     with pytest.raises(NotFoundError):
         store.delete(PATH)
-
-
-def test_damaged_metadata_is_an_error_and_hides_no_other(tmp_path: Path) -> None:
-    store = CheckpointStore(tmp_path)
-    other = CheckpointPath("abc:train:0", "sampler_weights", "step-1")
-    store.write(PATH, RUN, _fill("one"), overwrite=False)
-    store.write(other, RUN, _fill("one"), overwrite=False)
-    (store.read(PATH)[1] / "metadata.json").write_text("{")
-    with pytest.raises(CheckpointError, match="cannot be read"):
-        store.read(PATH)
-    assert [found.path for found in store.list()] == [other]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:

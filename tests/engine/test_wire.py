@@ -298,6 +298,7 @@ def _text_in_config() -> None:
     protobuf.decode_forward_backward(message)
 
 
+_FRAME = zstandard.ZstdCompressor().compress(bytes(range(256)) * 40)
 _WIDE = {"values": b"", "crow_indices": b"\0" * 16, "col_indices": b""}
 
 MALFORMED: dict[str, Callable[[], object]] = {
@@ -310,16 +311,23 @@ MALFORMED: dict[str, Callable[[], object]] = {
     "a wrong shape": lambda: _tensor(dense=b"\0" * 12, dtype=pb.DTYPE_FLOAT32, shape=[4]),
     "a negative shape": lambda: _tensor(dense=b"\0" * 4, dtype=pb.DTYPE_FLOAT32, shape=[-1, -1]),
     "a sparse bomb": lambda: _tensor(
-        sparse_csr=pb.SparseCsr(**_WIDE), dtype=pb.DTYPE_INT64, shape=[1, 1 << 40]
+        sparse_csr=pb.SparseCsr(**_WIDE), dtype=pb.DTYPE_INT64, shape=[3, 1 << 30]
     ),
     "sparse indices out of range": lambda: _tensor(
         sparse_csr=pb.SparseCsr(
             values=b"\0" * 8,
-            crow_indices=np.array([0, 1]).tobytes(),
+            crow_indices=np.array([0, 1, 1, 1]).tobytes(),
             col_indices=np.array([9]).tobytes(),
         ),
         dtype=pb.DTYPE_INT64,
-        shape=[1, 2],
+        shape=[3, 2],
+    ),
+    "a sparse tensor of other rows": lambda: _tensor(
+        sparse_csr=pb.SparseCsr(**_WIDE), dtype=pb.DTYPE_INT64, shape=[1, 2]
+    ),
+    "a zstd frame cut short": lambda: protobuf.decompress(_FRAME[:-3], max_bytes=1 << 20),
+    "a zstd frame with more behind it": lambda: protobuf.decompress(
+        _FRAME + b"x", max_bytes=1 << 20
     ),
     "not zstd": lambda: protobuf.decompress(b"hello", max_bytes=10),
     "another optimizer": _dimuon,
@@ -351,3 +359,17 @@ def test_the_installed_sdk_is_in_the_range() -> None:
     from tinker import __version__
 
     check_sdk_version(__version__)
+
+
+def test_the_sparse_tensors_of_a_request_share_one_budget_of_memory() -> None:
+    """A few hundred bytes that would be gigabytes once dense."""
+    message = pb.ForwardBackwardRequest(model_id="m", seq_id=1, loss_fn="cross_entropy")
+    for _ in range(40):
+        datum = message.data.add()
+        datum.model_input.add().encoded_text.tokens = np.arange(2, dtype=np.int32).tobytes()
+        sparse = pb.SparseCsr(values=b"", crow_indices=b"\0" * 24, col_indices=b"")
+        datum.loss_fn_inputs["target_tokens"].CopyFrom(
+            pb.Tensor(sparse_csr=sparse, dtype=pb.DTYPE_INT64, shape=[2, 1 << 20])
+        )
+    with pytest.raises(InvalidRequestError, match=r"may have 33554432\. Send fewer datums"):
+        protobuf.decode_forward_backward(message)

@@ -113,6 +113,7 @@ def test_a_checkpoint_resumes_bit_for_bit(
     assert unchanged(elsewhere, "again", copies(executor, model))
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`")  # PEFT's own
 def test_a_saved_adapter_is_one_for_peft(
     executor: TorchExecutor, tiny_model: Path, model: str, tmp_path: Path
 ) -> None:

@@ -197,7 +197,9 @@ def test_a_training_pass_waits_for_one_token_of_a_long_completion_at_most(
         return decode(input_ids, *arguments)
 
     monkeypatch.setattr(executor._language_model, "decode", noted)
-    executor.submit("long", request(range(5), adapter, max_tokens=400, stop_token_ids=(VOCABULARY,)))
+    executor.submit(
+        "long", request(range(5), adapter, max_tokens=400, stop_token_ids=(VOCABULARY,))
+    )
     here = threading.current_thread().name
     # Eight rows that share nothing, and a bound of 64 tokens a pass: eight passes.
     data = [datum(range(100 * n, 100 * n + 60)) for n in range(8)]

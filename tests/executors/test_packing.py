@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from art.executors.packing import one_row_each, pack, passes
+from art.executors.types import IntArray
 
 # Few different tokens, so that prefixes are shared often, and whole sequences repeat.
 SEQUENCES = st.lists(
@@ -17,7 +18,9 @@ CPU = torch.device("cpu")
 
 
 @given(SEQUENCES, st.integers(1, 40), st.sampled_from([1.0, 10.0, 1e6]))
-def test_every_token_sees_exactly_its_own_sequence(sequences, max_tokens, tokens_per_attention):
+def test_every_token_sees_exactly_its_own_sequence(
+    sequences: list[IntArray], max_tokens: int, tokens_per_attention: float
+) -> None:
     rows = pack(sequences, max_tokens=max_tokens, tokens_per_attention=tokens_per_attention)
     planned = passes(rows, max_tokens=max_tokens, device=CPU)
     seen = []
@@ -41,7 +44,9 @@ def test_every_token_sees_exactly_its_own_sequence(sequences, max_tokens, tokens
 
 
 @given(SEQUENCES, st.integers(1, 40))
-def test_passes_are_bounded_but_for_a_single_long_sequence(sequences, max_tokens):
+def test_passes_are_bounded_but_for_a_single_long_sequence(
+    sequences: list[IntArray], max_tokens: int
+) -> None:
     for step in passes(
         pack(sequences, max_tokens=max_tokens, tokens_per_attention=1e6),
         max_tokens=max_tokens,
@@ -50,19 +55,19 @@ def test_passes_are_bounded_but_for_a_single_long_sequence(sequences, max_tokens
         assert step.input_ids.numel() <= max_tokens or len(step.paths) == 1
 
 
-def test_a_shared_prompt_is_held_once():
+def test_a_shared_prompt_is_held_once() -> None:
     prompt = np.arange(100, dtype=np.int64)
     sequences = [np.append(prompt, answer) for answer in (7, 8, 9)]
     (row,) = pack(sequences, max_tokens=2048, tokens_per_attention=3000.0)
     assert len(row.tokens) == 103
 
 
-def test_unrelated_sequences_get_rows_of_their_own():
+def test_unrelated_sequences_get_rows_of_their_own() -> None:
     sequences = [np.full(50, token, np.int64) for token in range(4)]
     assert len(pack(sequences, max_tokens=2048, tokens_per_attention=3000.0)) == 4
 
 
-def test_one_row_each_needs_no_mask():
+def test_one_row_each_needs_no_mask() -> None:
     sequences = [np.zeros(3, np.int64), np.zeros(3, np.int64)]
     (step,) = passes(one_row_each(sequences), max_tokens=100, device=CPU)
     assert step.mask is None

@@ -224,14 +224,31 @@ def test_a_short_request_does_not_wait_for_a_long_one_that_began_before_it(
     executor.cancel("long")
 
 
+def test_requests_that_come_one_by_one_all_run_in_few_passes(
+    executor: TorchExecutor, adapter: str, passes: list[tuple[int, ...]]
+) -> None:
+    params: dict[str, Any] = {"temperature": 0.3, "max_tokens": 16, "stop_token_ids": ENDLESS}
+    requests = [request(range(5 * n, 9 * n + 1), adapter, seed=n, **params) for n in range(9)]
+    alone = [tokens_of(sample(executor, [each])[0]) for each in requests]
+    handed = []
+    for number, each in enumerate(requests):
+        executor.submit(str(number), each)
+        passes.clear()
+        handed += executor.step()
+        # The new one's prompt, and a token of each that came before it.
+        assert len(passes) <= 4
+        assert sum(rows for rows, _ in passes) == number + 1
+    handed += run_to_end(executor)
+    assert [each.request_id for each in handed] == [str(number) for number in range(9)]
+    assert [tokens_of(result(each.outcome)) for each in handed] == alone
+
+
 def test_requests_that_find_no_room_wait_and_join_the_next_batch(
     executor: TorchExecutor, tiny_model: Path
 ) -> None:
     bounded = TorchExecutor(tiny_model, device="cpu", max_cached_tokens=20)
     for number in range(4):
-        bounded.submit(
-            str(number), request(range(5), max_tokens=5, seed=1, stop_token_ids=ENDLESS)
-        )
+        bounded.submit(str(number), request(range(5), max_tokens=5, seed=1, stop_token_ids=ENDLESS))
     handed = [[each.request_id for each in bounded.step()] for _ in range(10)]
     assert [ids for ids in handed if ids] == [["0", "1"], ["2", "3"]]
 
@@ -336,8 +353,9 @@ def test_with_nothing_to_do_a_step_returns_at_once(executor: TorchExecutor) -> N
 def test_parameters_that_cannot_be_used_are_refused(
     executor: TorchExecutor, field: str, value: object
 ) -> None:
+    params: dict[str, Any] = {field: value}
     with pytest.raises(InvalidRequestError, match=field.replace("_strings", " strings")):
-        executor.submit("bad", request(range(3), **{field: value}))
+        executor.submit("bad", request(range(3), **params))
     assert executor.step() == []
 
 

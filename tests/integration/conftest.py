@@ -9,6 +9,7 @@ import pytest
 
 import art
 from art.types import Choice
+from tests.engine_server import EngineServer
 
 MakeModel = Callable[[str], art.TrainableModel[None]]
 
@@ -20,7 +21,7 @@ def _no_endpoint_is_left() -> Iterator[None]:
 
 
 @pytest.fixture
-def make_backend(engine_server: Any, tmp_path: Path) -> Callable[[], art.TinkerBackend]:
+def make_backend(engine_server: EngineServer, tmp_path: Path) -> Callable[[], art.TinkerBackend]:
     """Make a backend on the engine; all of them share one folder of state."""
     return lambda: art.TinkerBackend(
         tinker_api_key=engine_server.api_key, base_url=engine_server.base_url, path=tmp_path
@@ -36,7 +37,7 @@ async def backend(
 
 
 @pytest.fixture
-def make_model(engine_server: Any) -> MakeModel:
+def make_model(engine_server: EngineServer) -> MakeModel:
     """Make a model, not registered yet."""
     return lambda name: art.TrainableModel(
         name=name, project="p", base_model=engine_server.base_model
@@ -53,8 +54,10 @@ async def model(backend: art.TinkerBackend, make_model: MakeModel) -> art.Traina
 
 @pytest.fixture
 def rollout() -> Callable[..., Any]:
-    """One token of the four likeliest, rewarded where it is ``target``: a model without any
-    knowledge can learn that in a few steps."""
+    """Make a trajectory of one token among the four likeliest, rewarded where it is ``target``.
+
+    A model without any knowledge can learn that in a few steps.
+    """
 
     async def roll(model: art.TrainableModel[None], target: int, seed: int) -> art.Trajectory:
         messages: art.Messages = [{"role": "user", "content": "hello"}]
@@ -87,7 +90,7 @@ async def target(model: art.TrainableModel[None]) -> int:
 
 @pytest.fixture
 def made_choice() -> Callable[..., Choice]:
-    """Make the Choice of a completion that nobody sampled."""
+    """Make the Choice of a completion that no model sampled."""
 
     def make(prompt: list[int], tokens: list[int], logprob: float = -3.0) -> Choice:
         content = [

@@ -1,4 +1,4 @@
-"""What cannot work fails clearly, and leaves everything as it was."""
+"""Requests that cannot work fail with a clear error, and leave everything as it was."""
 
 import math
 import os
@@ -20,12 +20,27 @@ from art.errors import (
     PortInUseError,
     UnknownBaseModelError,
 )
+from art.types import Choice
+from tests.engine_server import EngineServer
 
 MakeModel = Callable[[str], art.TrainableModel[None]]
 MakeBackend = Callable[[], art.TinkerBackend]
+MadeChoice = Callable[..., Choice]
 
 
-async def test_no_key_and_no_engine(
+def group_of(rewards: list[float], *items: Any) -> art.TrajectoryGroup:
+    """One group with a trajectory of the same items for each reward."""
+    return art.TrajectoryGroup(
+        art.Trajectory(messages_and_choices=list(items), reward=reward) for reward in rewards
+    )
+
+
+async def assert_step_stays(backend: art.TinkerBackend, model: art.TrainableModel[None]) -> None:
+    assert await model.get_step() == 0
+    assert backend.inference_name(model) == "agent@0"
+
+
+async def test_registering_without_a_key_is_refused(
     make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("TINKER_API_KEY", raising=False)
@@ -36,8 +51,8 @@ async def test_no_key_and_no_engine(
     assert dict(os.environ) == before
 
 
-async def test_a_key_that_the_server_refuses(
-    engine_server: Any, make_model: MakeModel, tmp_path: Path
+async def test_a_key_that_the_server_refuses_is_an_error_without_the_key(
+    engine_server: EngineServer, make_model: MakeModel, tmp_path: Path
 ) -> None:
     async with art.TinkerBackend(
         tinker_api_key="tml-wrong", base_url=engine_server.base_url, path=tmp_path
@@ -47,8 +62,8 @@ async def test_a_key_that_the_server_refuses(
     assert "tml-wrong" not in str(caught.value)
 
 
-async def test_a_key_of_another_kind(
-    engine_server: Any, make_model: MakeModel, tmp_path: Path
+async def test_a_key_of_another_service_is_an_error_without_the_key(
+    engine_server: EngineServer, make_model: MakeModel, tmp_path: Path
 ) -> None:
     async with art.TinkerBackend(
         tinker_api_key="sk-123", base_url=engine_server.base_url, path=tmp_path
@@ -58,84 +73,89 @@ async def test_a_key_of_another_kind(
     assert "sk-123" not in str(caught.value)
 
 
-async def test_an_unknown_base_model(backend: art.TinkerBackend, engine_server: Any) -> None:
+async def test_an_unknown_base_model_is_refused_with_the_near_ones(
+    backend: art.TinkerBackend, engine_server: EngineServer
+) -> None:
     wrong = engine_server.base_model + "x"
     model = art.TrainableModel(name="agent", project="p", base_model=wrong)
     with pytest.raises(UnknownBaseModelError, match=f"it has {engine_server.base_model}"):
         await model.register(backend)
 
 
-async def assert_step_stays(backend: art.TinkerBackend, model: art.TrainableModel[None]) -> None:
-    assert await model.get_step() == 0
-    assert backend.inference_name(model) == "agent@0"
-
-
-async def test_groups_that_cannot_be_trained_on(
-    backend: art.TinkerBackend, model: art.TrainableModel[None], made_choice: Callable[..., Any]
+@pytest.mark.parametrize(
+    ("rewards", "prompt", "tokens", "error"),
+    [
+        ([], [1, 2], [3], EmptyGroupError),
+        ([0.0, math.nan], [1, 2], [3], InvalidRewardError),
+        ([0.0, 1.0], None, None, NoTrainableTokensError),
+        ([0.0, 1.0], list(range(1, 512)), [3, 4], ContextLengthError),
+    ],
+    ids=["no trajectories", "a NaN reward", "no token ids", "too long"],
+)
+async def test_a_group_that_cannot_be_trained_on_is_refused_beside_a_good_one(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: MadeChoice,
+    rewards: list[float],
+    prompt: list[int] | None,
+    tokens: list[int],
+    error: type[Exception],
 ) -> None:
-    def group(rewards: list[float], *items: Any) -> art.TrajectoryGroup:
-        return art.TrajectoryGroup(
-            art.Trajectory(messages_and_choices=list(items), reward=reward) for reward in rewards
-        )
+    message = {"role": "assistant", "content": "x"}
+    bad = group_of(rewards, message if prompt is None else made_choice(prompt, tokens))
+    with pytest.raises(error):
+        await backend.train(model, [group_of([0.0, 1.0], made_choice([1, 2], [3])), bad])
+    await assert_step_stays(backend, model)
 
-    choice = made_choice([1, 2], [3])
-    cases: list[tuple[art.TrajectoryGroup, type[Exception]]] = [
-        (art.TrajectoryGroup([]), EmptyGroupError),
-        (group([0.0, math.nan], choice), InvalidRewardError),
-        (group([0.0, 1.0], {"role": "assistant", "content": "x"}), NoTrainableTokensError),
-        (group([0.0, 1.0], made_choice(list(range(1, 512)), [3, 4])), ContextLengthError),
-    ]
-    for bad, error in cases:
-        with pytest.raises(error):
-            await backend.train(model, [group([0.0, 1.0], choice), bad])
-        await assert_step_stays(backend, model)
-    long = group([0.0, 1.0], made_choice(list(range(1, 512)), [3]))
+
+async def test_reference_logprobs_need_room_for_one_more_token(
+    backend: art.TinkerBackend, model: art.TrainableModel[None], made_choice: MadeChoice
+) -> None:
+    long = group_of([0.0, 1.0], made_choice(list(range(1, 512)), [3]))
     with pytest.raises(ContextLengthError, match="the 511 that fit"):
         await backend.train(model, [long], kl_penalty_coef=0.1)
-    # Without the penalty it fits.
+    await assert_step_stays(backend, model)
     assert (await backend.train(model, [long])).step == 1
 
 
 async def test_equal_rewards_take_no_step(
     backend: art.TinkerBackend,
     model: art.TrainableModel[None],
-    made_choice: Callable[..., Any],
+    made_choice: MadeChoice,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    group = art.TrajectoryGroup(
-        art.Trajectory(messages_and_choices=[made_choice([1, 2], [3])], reward=1.0)
-        for _ in range(3)
-    )
-    result = await backend.train(model, [group])
+    result = await backend.train(model, [group_of([1.0] * 3, made_choice([1, 2], [3]))])
     assert result.step == 0
     assert result.metrics["data/step_num_groups_dropped"] == 1
     assert "no step was taken" in caplog.text
     await assert_step_stays(backend, model)
 
 
-async def test_options_that_cannot_be_used(
-    backend: art.TinkerBackend, model: art.TrainableModel[None], made_choice: Callable[..., Any]
-) -> None:
-    group = art.TrajectoryGroup(
-        art.Trajectory(messages_and_choices=[made_choice([1, 2], [3])], reward=reward)
-        for reward in (0.0, 1.0)
-    )
-    cases: list[tuple[dict[str, Any], type[Exception]]] = [
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [
         ({"learning_rate": -1}, ConfigurationError),
         ({"loss_fn": "mse"}, ConfigurationError),
         ({"loss_fn": "cross_entropy", "kl_penalty_coef": 0.1}, ConfigurationError),
         ({"loss_fn": "ppo", "loss_fn_config": {"no_such_number": 1.0}}, ConfigurationError),
-    ]
-    for options, error in cases:
-        with pytest.raises(error):
-            await backend.train(model, [group], **options)
-        await assert_step_stays(backend, model)
-    # What the server refused has not spoilt the next step.
+    ],
+)
+async def test_an_option_that_cannot_be_used_is_refused_and_the_next_step_works(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: MadeChoice,
+    options: dict[str, Any],
+    error: type[Exception],
+) -> None:
+    group = group_of([0.0, 1.0], made_choice([1, 2], [3]))
+    with pytest.raises(error):
+        await backend.train(model, [group], **options)
+    await assert_step_stays(backend, model)
     assert (await backend.train(model, [group])).step == 1
 
 
-async def test_a_config_that_the_wire_cannot_carry(
-    backend: art.TinkerBackend, engine_server: Any
+async def test_a_config_that_the_wire_cannot_carry_is_refused(
+    backend: art.TinkerBackend, engine_server: EngineServer
 ) -> None:
     model = art.TrainableModel(
         name="agent",
@@ -147,21 +167,22 @@ async def test_a_config_that_the_wire_cannot_carry(
         await model.register(backend)
 
 
-async def test_settings_of_the_endpoint(
+async def test_the_endpoints_settings_are_used_or_refused(
     backend: art.TinkerBackend, make_model: MakeModel, model: art.TrainableModel[None]
 ) -> None:
     port = int((model.inference_base_url or "").rpartition(":")[2].removesuffix("/v1"))
     other = make_model("other")
     with pytest.raises(PortInUseError, match=str(port)):
         await other.register(backend, {"server_args": {"port": port}})
+    unknown: Any = {"server_args": {"tool_call_parser": "hermes"}}
     with pytest.raises(ConfigurationError, match="tool_call_parser"):
-        await other.register(backend, {"server_args": {"tool_call_parser": "hermes"}})
+        await other.register(backend, unknown)
     await other.register(backend, {"server_args": {"api_key": "mine"}})
     assert other.inference_api_key == "mine"
 
 
-async def test_a_checkpoint_of_another_rank_or_model(
-    make_backend: MakeBackend, make_model: MakeModel, engine_server: Any, tmp_path: Path
+async def test_a_checkpoint_of_another_rank_or_base_model_is_refused(
+    make_backend: MakeBackend, make_model: MakeModel, engine_server: EngineServer, tmp_path: Path
 ) -> None:
     async with make_backend() as backend:
         await make_model("agent").register(backend)
@@ -181,7 +202,7 @@ async def test_a_checkpoint_of_another_rank_or_model(
             await make_model("agent").register(backend)
 
 
-async def test_a_checkpoint_that_the_server_has_lost(
+async def test_a_checkpoint_that_the_server_has_lost_is_refused_with_a_remedy(
     make_backend: MakeBackend, make_model: MakeModel, tmp_path: Path
 ) -> None:
     async with make_backend() as backend:
@@ -193,16 +214,13 @@ async def test_a_checkpoint_that_the_server_has_lost(
             await make_model("agent").register(backend)
 
 
-async def test_a_disk_that_is_full_at_a_checkpoint(
+async def test_a_disk_that_is_full_at_a_checkpoint_leaves_the_step_before(
     backend: art.TinkerBackend,
     model: art.TrainableModel[None],
-    made_choice: Callable[..., Any],
+    made_choice: MadeChoice,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    group = art.TrajectoryGroup(
-        art.Trajectory(messages_and_choices=[made_choice([1, 2], [3])], reward=reward)
-        for reward in (0.0, 1.0)
-    )
+    group = group_of([0.0, 1.0], made_choice([1, 2], [3]))
 
     def full(descriptor: int) -> None:
         raise OSError(28, "No space left on device")

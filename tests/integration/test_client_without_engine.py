@@ -4,15 +4,14 @@ The client runs in `.venv-tinker`, which has no torch and no megatron; `make tes
 """
 
 import os
-import subprocess
 import sys
-import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.engine_server import EngineServer
+from tests.processes import ROOT, run_python
+
 CLIENT = ROOT / ".venv-tinker" / ("Scripts" if os.name == "nt" else "bin") / "python"
 
 SCRIPT = """
@@ -43,24 +42,18 @@ print(sorted(loaded & {"megatron", "torch", "transformer_engine"}))
 
 
 def test_a_model_registers_and_trains_from_where_there_is_no_engine(
-    engine_server: Any, tmp_path: Path
+    engine_server: EngineServer, tmp_path: Path
 ) -> None:
     if not CLIENT.exists():
         pytest.fail("the environment of the client is missing: run `make .venv-tinker/.ready`")
-    absent = "import importlib.util as u, sys; sys.exit(u.find_spec('torch') is not None)"
-    assert subprocess.run([str(CLIENT), "-c", absent], check=False).returncode == 0
     assert sys.executable != str(CLIENT)
+    run_python("import importlib.util as u; assert u.find_spec('torch') is None", python=CLIENT)
 
-    result = subprocess.run(
-        [str(CLIENT), "-c", textwrap.dedent(SCRIPT), engine_server.base_model, str(tmp_path)],
-        env={
-            **os.environ,
-            "TINKER_BASE_URL": engine_server.base_url,
-            "TINKER_API_KEY": engine_server.api_key,
-        },
-        capture_output=True,
-        text=True,
-        timeout=120,
+    result = run_python(
+        SCRIPT,
+        engine_server.base_model,
+        tmp_path,
+        python=CLIENT,
+        env={"TINKER_BASE_URL": engine_server.base_url, "TINKER_API_KEY": engine_server.api_key},
     )
-    assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines() == ["TinkerService", "1 1", "[]"]

@@ -1,10 +1,9 @@
 """``art doctor`` against the engine that ``art serve`` starts."""
 
-import os
-import subprocess
-import sys
-
 import pytest
+
+from tests.engine_server import EngineServer
+from tests.processes import run_art
 
 
 @pytest.mark.parametrize(
@@ -15,19 +14,15 @@ import pytest
         (None, 1, "is reachable, but TINKER_API_KEY is not set"),
     ],
 )
-def test_doctor_asks_the_engine(engine_server, key: str | None, status: int, said: str) -> None:
-    environment = {**os.environ, "TINKER_BASE_URL": engine_server.base_url}
-    environment.pop("TINKER_API_KEY", None)
-    if key is not None:
-        environment["TINKER_API_KEY"] = engine_server.api_key if key == "right" else key
-    result = subprocess.run(
-        [sys.executable, "-m", "art.cli", "doctor"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
+def test_doctor_says_whether_the_engine_accepts_the_key(
+    engine_server: EngineServer, key: str | None, status: int, said: str
+) -> None:
+    api_key = engine_server.api_key if key == "right" else key
+    result = run_art(
+        "doctor",
+        status=status,
+        env={"TINKER_BASE_URL": engine_server.base_url, "TINKER_API_KEY": api_key},
     )
-    assert result.returncode == status, result.stdout + result.stderr
     report = " ".join(result.stdout.split())
     assert f"{engine_server.base_url} {said}" in report
     if status == 0:

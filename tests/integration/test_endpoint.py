@@ -1,6 +1,6 @@
 """The endpoint in front of a real engine, asked by the official client."""
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import openai
@@ -9,6 +9,7 @@ import tinker
 from transformers import AutoTokenizer
 
 import art
+from tests.engine_server import EngineServer
 
 USER: art.Messages = [{"role": "user", "content": "Is the sky blue?"}]
 
@@ -19,12 +20,12 @@ async def ask(model: art.TrainableModel[None], **fields: Any) -> Any:
 
 
 async def test_tokens_and_logprobs_are_the_models_own(
-    engine_server: Any, model: art.TrainableModel[None]
+    engine_server: EngineServer, model: art.TrainableModel[None]
 ) -> None:
     choice = (await ask(model, seed=1)).choices[0]
     tokenizer = AutoTokenizer.from_pretrained(engine_server.base_model)
     assert choice.prompt_token_ids == tokenizer.apply_chat_template(
-        USER, add_generation_prompt=True, return_dict=False
+        cast(list[dict[str, str]], USER), add_generation_prompt=True, return_dict=False
     )
     assert choice.message.content == tokenizer.decode(choice.token_ids, skip_special_tokens=True)
     # A new adapter changes nothing, so the base model must agree, scored as a prompt.
@@ -37,7 +38,7 @@ async def test_tokens_and_logprobs_are_the_models_own(
     assert found == pytest.approx(expected, abs=1e-5)
 
 
-async def test_seeds_and_choices(model: art.TrainableModel[None]) -> None:
+async def test_a_seed_makes_the_choices_reproducible(model: art.TrainableModel[None]) -> None:
     def texts(completion: Any) -> list[str]:
         return [choice.message.content for choice in completion.choices]
 
@@ -49,7 +50,9 @@ async def test_seeds_and_choices(model: art.TrainableModel[None]) -> None:
     assert greedy[0] == greedy[1]
 
 
-async def test_streaming_gives_what_a_single_answer_gives(model: art.TrainableModel[None]) -> None:
+async def test_a_stream_carries_the_same_as_a_plain_response(
+    model: art.TrainableModel[None],
+) -> None:
     whole = await ask(model, seed=3)
     stream = await ask(model, seed=3, stream=True, stream_options={"include_usage": True})
     chunks = [chunk async for chunk in stream]
@@ -79,7 +82,9 @@ async def test_tools_are_refused_where_the_template_shows_none(
         await ask(model, tools=[tool])
 
 
-async def test_top_logprobs_that_the_engine_does_not_give(model: art.TrainableModel[None]) -> None:
+async def test_top_logprobs_are_refused_where_the_engine_has_none(
+    model: art.TrainableModel[None],
+) -> None:
     with pytest.raises(openai.BadRequestError, match="topk_sample_logprobs"):
         await ask(model, logprobs=True, top_logprobs=3)
 
@@ -124,8 +129,8 @@ async def test_a_conversation_becomes_one_sequence(model: art.TrainableModel[Non
     assert trained.tolist() == sampled
 
 
-async def test_a_template_of_ones_own_with_tools(
-    backend: art.TinkerBackend, engine_server: Any
+async def test_a_chat_template_from_the_config_replaces_the_tokenizers(
+    backend: art.TinkerBackend, engine_server: EngineServer
 ) -> None:
     template = (
         "{% for tool in tools or [] %}<tool_call>{{ tool.function.name }}</tool_call>{% endfor %}"

@@ -2,10 +2,9 @@
 
 import asyncio
 import json
-import os
 import signal
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,13 +16,16 @@ from tinker import ModelInput
 
 import art
 from art.formats.losses import LOSSES, LossName
+from art.runs.progress import Progress
 from art.types import Choice
+from tests.engine_server import EngineServer
+from tests.processes import run_python
 
 MadeChoice = Callable[..., Choice]
 
 
-async def logprobs(engine: Any, sampler_path: str) -> list[float]:
-    """What a checkpoint thinks of some fixed tokens."""
+async def logprobs(engine: EngineServer, sampler_path: str) -> list[float]:
+    """The logprobs of some fixed tokens under a checkpoint."""
     service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
     client = await service.create_sampling_client(model_path=sampler_path)
     scores = await client.compute_logprobs(ModelInput.from_ints(list(range(40, 60))))
@@ -131,7 +133,7 @@ asyncio.run(main())
 
 
 async def test_a_killed_process_goes_on_exactly_where_it_stopped(
-    engine_server: Any,
+    engine_server: EngineServer,
     make_backend: Callable[[], art.TinkerBackend],
     make_model: Callable[[str], art.TrainableModel[None]],
     made_choice: MadeChoice,
@@ -158,14 +160,13 @@ async def test_a_killed_process_goes_on_exactly_where_it_stopped(
         "path": str(tmp_path),
         "steps": [rows(0), rows(1)],
     }
-    child = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
+    await asyncio.to_thread(
+        run_python,
         _TRAIN_AND_DIE,
         json.dumps(options),
-        env={**os.environ, "TINKER_API_KEY": engine_server.api_key},
+        status=-signal.SIGKILL,
+        env={"TINKER_API_KEY": engine_server.api_key},
     )
-    assert await asyncio.wait_for(child.wait(), 120) == -signal.SIGKILL
     await run("parts", 2, 3)
 
     async def scored(name: str, step: int) -> list[float]:
@@ -189,8 +190,46 @@ async def test_every_loss_takes_a_step(
     assert result.metrics["loss/train"] != 0
 
 
+async def test_a_step_reports_its_stages(
+    engine_server: EngineServer,
+    make_model: Callable[[str], art.TrainableModel[None]],
+    made_choice: MadeChoice,
+    tmp_path: Path,
+) -> None:
+    reports: list[Any] = []
+
+    class Recorder:
+        def expect(self, total: int) -> None:
+            reports.append(("expect", total))
+
+        def advance(self, units: int, values: Mapping[str, float | str] | None = None) -> None:
+            reports.append((units, dict(values or {})))
+
+    @contextmanager
+    def record(description: str | None, total: int | None) -> Iterator[Progress]:
+        reports.append((description, total))
+        yield Recorder()
+
+    model = make_model("agent")
+    async with art.TinkerBackend(
+        tinker_api_key=engine_server.api_key,
+        base_url=engine_server.base_url,
+        path=tmp_path,
+        show_progress=record,
+    ) as backend:
+        await model.register(backend)
+        await backend.train(model, fixed_groups(made_choice, 0))
+    assert reports == [
+        ("step 1 training", 3),
+        (0, {"stage": "forward_backward"}),
+        (1, {"stage": "optim_step"}),
+        (1, {"stage": "checkpoint"}),
+        (1, {}),
+    ]
+
+
 async def test_dro_penalizes_the_drift_of_sampled_tokens_alone(
-    engine_server: Any,
+    engine_server: EngineServer,
     backend: art.TinkerBackend,
     model: art.TrainableModel[None],
     made_choice: MadeChoice,
@@ -213,7 +252,7 @@ async def test_dro_penalizes_the_drift_of_sampled_tokens_alone(
 
 
 async def test_cross_entropy_imitates_the_better_half(
-    engine_server: Any,
+    engine_server: EngineServer,
     backend: art.TinkerBackend,
     model: art.TrainableModel[None],
     made_choice: MadeChoice,
@@ -229,7 +268,7 @@ async def test_cross_entropy_imitates_the_better_half(
     )
 
 
-async def scores(engine: Any, tokens: list[int]) -> list[float]:
+async def scores(engine: EngineServer, tokens: list[int]) -> list[float]:
     """The base model's logprobs of the last three of some tokens."""
     service = tinker.ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
     client = await service.create_sampling_client(base_model=engine.base_model)
@@ -257,7 +296,7 @@ async def test_the_kl_penalty_measures_the_way_from_the_base_model(
 
 
 async def test_deleted_checkpoints_are_gone_everywhere(
-    engine_server: Any,
+    engine_server: EngineServer,
     backend: art.TinkerBackend,
     model: art.TrainableModel[None],
     made_choice: MadeChoice,

@@ -1,7 +1,6 @@
-"""LocalBackend with its real engine: a child that trains, dies with its parent, and can be lost."""
+"""LocalBackend with its real engine: a child that trains, ends with its parent, or is killed."""
 
 import asyncio
-import subprocess
 import sys
 import textwrap
 import time
@@ -12,6 +11,7 @@ import pytest
 
 import art
 from art.errors import EngineDiedError, EngineStartError, UnknownBaseModelError
+from tests.processes import Child
 
 MESSAGES: art.Messages = [{"role": "user", "content": "Say a word."}]
 
@@ -120,7 +120,7 @@ async def test_a_rollout_fails_at_once_when_the_engine_is_gone(
         assert time.monotonic() - started < 10
 
 
-def test_an_engine_dies_with_a_parent_that_is_killed(tiny_model: Path, tmp_path: Path) -> None:
+def test_an_engine_ends_with_a_parent_that_is_killed(tiny_model: Path, tmp_path: Path) -> None:
     code = f"""
         import asyncio, art
 
@@ -132,20 +132,10 @@ def test_an_engine_dies_with_a_parent_that_is_killed(tiny_model: Path, tmp_path:
 
         asyncio.run(main())
     """
-    parent = subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    try:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == "ready\n"
+    with Child(sys.executable, "-c", textwrap.dedent(code)) as parent:
+        parent.read_line("ready", timeout=180)
         running = engines(tmp_path)
         assert len(running) == 1
-    finally:
-        parent.kill()
-        parent.communicate()
     assert all_end(running, seconds=5)
 
 

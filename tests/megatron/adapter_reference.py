@@ -1,4 +1,4 @@
-"""What transformers and PEFT compute for a case: logits, an adapter, gradients, training."""
+"""References that transformers and PEFT compute: logits, adapters, gradients, training."""
 
 import warnings
 from collections.abc import Iterable
@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from .tiny_models import CASES, FUSED_EXPERTS, hf_config, save
 
 BASE_MODEL = "tiny/base"
-RANK, ALPHA = 3, 5.0
+RANK, ALPHA = 3, 5
 FRESH_SEED = 11
 # More tokens than the scaled rotations were trained with, and than a sliding window holds.
 ROWS, LENGTH = 4, 18
@@ -21,12 +21,12 @@ STEPS = 3
 
 
 def write_case(name: str, folder: Path) -> None:
-    """Write what transformers and PEFT compute for a case, for ``mesh_worker.py``.
+    """Compute the references of a case with transformers and PEFT, for ``mesh_worker.py``.
 
     Args:
         name: The case, one of ``tiny_models``.
-        folder: Gets ``base`` and ``base.safetensors``; where adapters of the case are trained,
-            ``peft`` and ``peft.safetensors``.
+        folder: The folder in which to write ``base`` and ``base.safetensors``, and if adapters of
+            the case are trained, ``peft`` and ``peft.safetensors``.
     """
     model = save(name, folder / "base")
     tokens = torch.randint(97, (ROWS, LENGTH))
@@ -40,13 +40,19 @@ def write_case(name: str, folder: Path) -> None:
 
 
 def optimizer(parameters: Iterable[torch.nn.Parameter]) -> torch.optim.Optimizer:
-    """Adam, with an epsilon above the rounding of gradients, which it would blow up."""
+    """Make an Adam with an epsilon above the rounding of gradients, which it would amplify."""
     trained = [parameter for parameter in parameters if parameter.requires_grad]
     return torch.optim.AdamW(trained, lr=0.01, eps=1e-3)
 
 
+def gradient_of(parameter: torch.nn.Parameter) -> Tensor:
+    """Get the gradient of a parameter that must have one."""
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 def _train(model: PeftModel, name: str, tokens: Tensor) -> dict[str, Tensor]:
-    """The first gradients, and what comes of some steps."""
+    """Compute the first gradients, and the losses and logits of some steps."""
     computed = {"tokens": tokens}
     losses = []
     steps = optimizer(model.parameters())
@@ -61,7 +67,7 @@ def _train(model: PeftModel, name: str, tokens: Tensor) -> dict[str, Tensor]:
         if step == 0:
             computed["logits"] = logits.detach()
             gradients = {
-                key.replace(".default", ""): parameter.grad.clone()
+                key.replace(".default", ""): gradient_of(parameter).clone()
                 for key, parameter in model.named_parameters()
                 if parameter.requires_grad
             }
@@ -74,12 +80,12 @@ def _train(model: PeftModel, name: str, tokens: Tensor) -> dict[str, Tensor]:
 
 
 def peft_model(base: PreTrainedModel, name: str, *, shared: bool = False) -> PeftModel:
-    """Put random adapters on a model; of those that PEFT makes, B is zero.
+    """Add random adapters to a model; PEFT initialises B to zeros.
 
     Args:
         base: The model.
-        name: Its case. All that the family adapts by default is adapted.
-        shared: Adapt only q, v and the experts, gate and up of an expert with one A for both.
+        name: Its case. The family's default modules are adapted.
+        shared: Adapt only q, v and the experts, whose gate and up share one A.
 
     Returns:
         The model with adapters.
@@ -93,13 +99,13 @@ def peft_model(base: PreTrainedModel, name: str, *, shared: bool = False) -> Pef
         r=RANK, lora_alpha=ALPHA, target_modules=targets, target_parameters=list(parameters) or None
     )
     with warnings.catch_warnings():
-        # It warns that it ignores the ranks of fused experts, which it does not.
+        # PEFT warns that it ignores the ranks of fused experts, which it does not.
         warnings.simplefilter("ignore", RuntimeWarning)
         model = get_peft_model(base, config)
     for key, parameter in model.named_parameters():
         if ".lora_B." in key:
-            # Larger ones lead gated delta nets to where they amplify float32's rounding: at 0.1
-            # a gradient can be 3e-5 off, of which 3e-6 is left when megatron runs in float64.
+            # With larger ones gated delta nets amplify float32's rounding: at 0.1 a gradient can
+            # be 3e-5 off, of which 3e-6 is left if megatron computes in float64.
             parameter.data.normal_(std=0.04)
             if ".experts.base_layer." in key and parameters != FUSED_EXPERTS:
                 _keep_gate_and_up_apart(parameter, base.config.num_experts)
@@ -107,7 +113,7 @@ def peft_model(base: PreTrainedModel, name: str, *, shared: bool = False) -> Pef
 
 
 def peft_logits(base: PreTrainedModel, adapter: Path, tokens: Tensor) -> Tensor:
-    """The logits of a model with an adapter that PEFT loads from a folder."""
+    """Compute the logits of a model with an adapter that PEFT loads from a folder."""
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore", RuntimeWarning)
         model = PeftModel.from_pretrained(base, str(adapter)).eval()
@@ -115,14 +121,14 @@ def peft_logits(base: PreTrainedModel, adapter: Path, tokens: Tensor) -> Tensor:
 
 
 def as_exported(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Name and cut the tensors of PEFT's adapter as the family of a case exports them.
+    """Convert the tensors of PEFT's adapter to those that the family of a case exports.
 
     Args:
-        tensors: PEFT's tensors, of which it made fused experts of gate, up and down.
+        tensors: PEFT's tensors, with fused experts.
         name: The case.
 
     Returns:
-        The same numbers; of Qwen3, which vLLM serves expert by expert, each expert by itself.
+        The same numbers. For Qwen3, which vLLM serves with single experts, these are split.
     """
     if CASES[name].parameters == FUSED_EXPERTS or not CASES[name].experts:
         return tensors
@@ -150,7 +156,7 @@ def as_exported(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 
 
 def _keep_gate_and_up_apart(b: torch.nn.Parameter, experts: int) -> None:
-    """Take out, now and while training, what an adapter of gate and one of up cannot have."""
+    """Zero, now and in training, the blocks that separate adapters of gate and up do not have."""
     kept = torch.zeros(2, b.shape[0] // 2, 2, RANK, experts)
     kept[0, :, 0] = kept[1, :, 1] = 1
     kept = kept.reshape(b.shape)

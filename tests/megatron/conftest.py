@@ -1,15 +1,16 @@
-"""megatron-core on a CPU, in one process: what its tiny models need to be built.
+"""megatron-core on a CPU, in one process, and the tiny models that are built with it.
 
-Without megatron-core these tests are skipped: it is an extra, and Linux only. It is therefore
-imported in the fixtures.
+Without megatron-core, an extra for Linux only, these tests are skipped. It is therefore imported
+in the fixtures.
 """
 
 import os
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 import torch
+from torch._C._distributed_c10d import HashStore
 
 if TYPE_CHECKING:
     from megatron.core.models.gpt import GPTModel
@@ -17,6 +18,24 @@ if TYPE_CHECKING:
     from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 
     from .mesh_launch import MeshRuns
+
+
+class FamilyConfig(Protocol):
+    """Builds the tiny config of a family by its key; options override."""
+
+    def __call__(self, key: str, **options: object) -> "TransformerConfig": ...
+
+
+class BuildModel(Protocol):
+    """Builds the model of a config, of megatron's own layers."""
+
+    def __call__(self, config: "TransformerConfig") -> "GPTModel": ...
+
+
+class Measure(Protocol):
+    """Notes the difference of a case from its reference, for the table at the end."""
+
+    def __call__(self, case: str, check: str, difference: float) -> None: ...
 
 
 @pytest.fixture(scope="package", autouse=True)
@@ -27,7 +46,7 @@ def one_process() -> Iterator[None]:
 
     from art.megatron.cpu import megatron_on_cpu
 
-    store = torch.distributed.HashStore()
+    store = HashStore()
     torch.distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     parallel_state.initialize_model_parallel()
     with megatron_on_cpu():
@@ -38,7 +57,7 @@ def one_process() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def mesh_runs(tmp_path_factory: pytest.TempPathFactory) -> "MeshRuns":
-    """Every case on every mesh of processes, launched when it is first asked for."""
+    """All cases on all meshes of processes, launched when they are first asked for."""
     pytest.importorskip("megatron.core", reason="needs the extra megatron")
     from .mesh_launch import MeshRuns
 
@@ -51,8 +70,8 @@ def mesh_runs(tmp_path_factory: pytest.TempPathFactory) -> "MeshRuns":
 
 
 @pytest.fixture
-def measure(record_property: Callable[[str, object], None]) -> Callable[[str, str, float], None]:
-    """Note how far a case is from its reference, for the table at the end of the session."""
+def measure(record_property: Callable[[str, object], None]) -> Measure:
+    """Notes the difference of a case from its reference, for the table at the end."""
 
     def note(case: str, check: str, difference: float) -> None:
         record_property("difference", (case, check, difference))
@@ -61,22 +80,23 @@ def measure(record_property: Callable[[str, object], None]) -> Callable[[str, st
 
 
 @pytest.fixture(scope="session")
-def family_config() -> "Callable[..., TransformerConfig]":
-    """Build the tiny config of a family by its key; options override."""
+def family_config() -> FamilyConfig:
+    """Builds the tiny config of a family by its key; options override."""
 
     def build(key: str, **options: object) -> "TransformerConfig":
         from megatron.core.transformer import TransformerConfig
 
-        from .megatron_configs import OF_FAMILY, TINY
+        from .megatron_configs import CONFIGS, TINY
 
-        return TransformerConfig(**(TINY | OF_FAMILY[key] | options))
+        fields: dict[str, Any] = TINY | CONFIGS[key] | options
+        return TransformerConfig(**fields)
 
     return build
 
 
 @pytest.fixture(scope="session")
-def build_model() -> "Callable[[TransformerConfig], GPTModel]":
-    """Build the model of a config, with megatron's own layers."""
+def build_model() -> BuildModel:
+    """Builds the model of a config, of megatron's own layers."""
 
     def build(config: "TransformerConfig") -> "GPTModel":
         from megatron.core.models.gpt import GPTModel
@@ -102,14 +122,16 @@ def _block_spec(config: "TransformerConfig") -> "TransformerBlockSubmodules":
 
     if config.experimental_attention_variant is None:
         return gpt_layer_specs.get_gpt_decoder_block_spec(config, use_transformer_engine=False)
-    # Megatron writes the spec of hybrid blocks for Transformer Engine alone; this is the same
-    # block of its local layers, every linear_attention_freq-th with standard attention.
+    # Megatron has the spec of hybrid blocks for Transformer Engine only; this is the same block of
+    # its local layers, every linear_attention_freq-th with standard attention.
     gated_delta_net = ModuleSpec(
         module=GatedDeltaNet,
         submodules=GatedDeltaNetSubmodules(
             in_proj=ColumnParallelLinear, out_norm=WrappedTorchNorm, out_proj=RowParallelLinear
         ),
     )
+    every = config.linear_attention_freq
+    assert isinstance(every, int)
     layers = []
     for number in range(1, config.num_layers + 1):
         layer = gpt_layer_specs.get_gpt_layer_local_spec(
@@ -117,7 +139,7 @@ def _block_spec(config: "TransformerConfig") -> "TransformerBlockSubmodules":
             qk_layernorm=config.qk_layernorm,
             normalization=config.normalization,
         )
-        if number % config.linear_attention_freq:
-            layer.submodules.self_attention = gated_delta_net
+        if number % every:
+            vars(layer.submodules)["self_attention"] = gated_delta_net
         layers.append(layer)
     return TransformerBlockSubmodules(layer_specs=layers, layer_norm=WrappedTorchNorm)

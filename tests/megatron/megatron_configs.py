@@ -1,10 +1,10 @@
-"""Configs of megatron's for each family, written by hand: what no handler has read."""
+"""Megatron's config of each family, written by hand, not by the handler."""
 
 import torch
 
 
 def quick_gelu(x: torch.Tensor) -> torch.Tensor:
-    """The sigmoid's approximation of GELU, as megatron's and OpenAI's code have it."""
+    """Compute the sigmoid approximation of GELU, as megatron's and OpenAI's code do."""
     return x * torch.sigmoid(1.702 * x)
 
 
@@ -54,7 +54,7 @@ GPT_OSS: dict[str, object] = {
     "window_attn_skip_freq": 2,
 }
 # The config of each family, as its published models have it, at a size that builds in a moment.
-OF_FAMILY: dict[str, dict[str, object]] = {
+CONFIGS: dict[str, dict[str, object]] = {
     "default_dense": {"add_qkv_bias": True},
     "llama3_dense": {},
     "qwen3_dense": {"qk_layernorm": True},

@@ -2,7 +2,7 @@
 
     python -m tests.megatron.memory_worker FAMILY SOURCE TARGET MAX_FILE_BYTES MEASURED
 
-What is measured is written to the file MEASURED, as JSON, in bytes.
+The measurements are written to the file MEASURED, as JSON, in bytes.
 """
 
 import json
@@ -14,19 +14,21 @@ from pathlib import Path
 import torch
 from megatron.core import parallel_state
 from torch import distributed
+from torch._C._distributed_c10d import HashStore
 
 from art.megatron.cpu import megatron_on_cpu
-from art.megatron.model_support import handlers
 from art.megatron.models.build import build_model, transformer_config
 from art.megatron.weights.load import load_weights
 from art.megatron.weights.save import save_checkpoint
 from benchmarks.peak_memory import PeakMemory
 
+from .tiny_models import family_handler
+
 
 @contextmanager
 def one_process() -> Iterator[None]:
-    """A group of this process alone."""
-    store = distributed.HashStore()
+    """A process group of this process alone."""
+    store = HashStore()
     distributed.init_process_group("gloo", store=store, rank=0, world_size=1)
     parallel_state.initialize_model_parallel()
     with megatron_on_cpu():
@@ -36,7 +38,7 @@ def one_process() -> Iterator[None]:
 
 
 def main(family: str, source: Path, target: Path, max_file_bytes: int) -> dict[str, int]:
-    handler = getattr(handlers, f"{family.upper()}_HANDLER")
+    handler = family_handler(family)
     architecture = handler.read_config(json.loads((source / "config.json").read_text()))
     mapping = handler.weight_mapping(architecture)
     config = transformer_config(architecture, dtype=torch.bfloat16)

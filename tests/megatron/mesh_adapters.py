@@ -1,7 +1,6 @@
-"""Adapters of a model that ranks share: put in, imported, trained and exported."""
+"""Adapters of a sharded model: added, imported, trained and exported."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from megatron.core import parallel_state
@@ -11,32 +10,34 @@ from torch import Tensor, distributed
 
 from art.megatron.adapters.gather import gather_adapter
 from art.megatron.adapters.peft import export_adapter, import_adapter
-from art.megatron.lora.config import LoraConfig
+from art.megatron.lora.config import MegatronLoraConfig
 from art.megatron.lora.gradients import finalize_adapter_grads
 from art.megatron.lora.injection import adapters_of, add_adapters
 from art.megatron.model_support import ModelSupportHandler
 
-from .adapter_reference import ALPHA, BASE_MODEL, FRESH_SEED, RANK, STEPS, optimizer
+from .adapter_reference import ALPHA, BASE_MODEL, FRESH_SEED, RANK, STEPS, gradient_of, optimizer
 from .mesh_step import run_step
 from .tiny_models import CASES
 
 
 def measure_adapters(
     model: GPTModel, handler: ModelSupportHandler, folder: Path, output: Path
-) -> dict[str, Any]:
-    """Do with adapters all that can be done, and compare it with what PEFT did.
+) -> dict[str, bool | float | None]:
+    """Add, import, train and export an adapter, and compare each step with PEFT's.
 
     Args:
         model: This rank's part of a model, with its weights.
         handler: The handler of its family.
-        folder: The case's folder, with what PEFT did.
-        output: Gets the adapter as it starts, as imported and as trained, and its gradients.
+        folder: The case's folder, with PEFT's results.
+        output: The folder in which to write the adapter as it starts, as imported and as trained,
+            and its gradients.
 
     Returns:
-        What this rank measured.
+        The measurements of this rank.
     """
     reference = load_file(folder / "peft.safetensors")
-    measured = _measure_start(model, handler, reference, folder)
+    measured: dict[str, bool | float | None] = {}
+    measured |= _measure_start(model, handler, reference, folder)
     export_adapter(model, handler, output / "fresh", base_model=BASE_MODEL)
     import_adapter(model, handler, folder / "peft", base_model=BASE_MODEL)
     first = run_step(model, reference["tokens"], train=True)
@@ -59,20 +60,20 @@ def measure_adapters(
 def _measure_start(
     model: GPTModel, handler: ModelSupportHandler, reference: dict[str, Tensor], folder: Path
 ) -> dict[str, bool]:
-    """Put adapters in, and see that nothing else changes."""
-    # torch convolves in another way, with other rounding, where a weight needs no gradient.
+    """Add adapters, and check that nothing else changes."""
+    # If a weight needs no gradient, torch convolves in another way, with other rounding.
     model.requires_grad_(False)
     before = run_step(model, reference["tokens"], train=False).logits
     model.requires_grad_(True)
     weights = {key: value.data_ptr() for key, value in model.named_parameters()}
     targets = CASES[folder.name].spec.default_target_modules
-    add_adapters(model, handler, LoraConfig(RANK, ALPHA, targets, FRESH_SEED))
+    add_adapters(model, handler, MegatronLoraConfig(RANK, ALPHA, targets, FRESH_SEED))
     after = run_step(model, reference["tokens"], train=False).logits
     parameters = dict(model.named_parameters())
     kept = {key: value.data_ptr() for key, value in parameters.items() if key in weights}
     trained = {key for key, value in parameters.items() if value.requires_grad}
     return {
-        "unchanged": before is None or torch.equal(before, after),
+        "unchanged": before is None or after is None or torch.equal(before, after),
         "base kept": kept == weights,
         "only adapters trained": trained == parameters.keys() - weights.keys(),
     }
@@ -81,14 +82,14 @@ def _measure_start(
 def _measure_gradients(
     model: GPTModel, handler: ModelSupportHandler, reference: dict[str, Tensor], folder: Path
 ) -> dict[str, float]:
-    """Gradients against the reference's, gathered and named as the adapter itself is."""
+    """Compare gradients with the reference's, gathered and named like the adapter itself."""
     spread = 0.0
-    values = {}
+    values: dict[torch.nn.Parameter, Tensor] = {}
     with torch.no_grad():
         for adapter in adapters_of(model):
             for parameter in adapter.parameters():
                 values[parameter] = parameter.clone()
-                parameter.copy_(parameter.grad)
+                parameter.copy_(gradient_of(parameter))
             replicas = parallel_state.get_data_parallel_group()
             if adapter.is_expert:
                 replicas = parallel_state.get_expert_data_parallel_group()
@@ -114,7 +115,7 @@ def _measure_gradients(
 
 
 def _train(model: GPTModel, tokens: Tensor) -> tuple[Tensor | None, Tensor | None]:
-    """Take the steps that PEFT's model took: the loss before each, and the logits after all."""
+    """Take the steps of PEFT's model; return the loss before each, and the logits after all."""
     steps = optimizer(model.parameters())
     losses = []
     for _ in range(STEPS):
@@ -127,7 +128,7 @@ def _train(model: GPTModel, tokens: Tensor) -> tuple[Tensor | None, Tensor | Non
 
 
 def _spread(tensor: Tensor, group: distributed.ProcessGroup) -> float:
-    """How far the replicas of a tensor are from each other."""
+    """Compute the largest difference between the replicas of a tensor."""
     whole = [torch.empty_like(tensor) for _ in range(group.size())]
     distributed.all_gather(whole, tensor.detach().contiguous(), group=group)
     return max((replica - whole[0]).abs().max().item() for replica in whole)

@@ -1,26 +1,25 @@
-"""Launches of torchrun, each shared by all tests of a session."""
+"""Launches of torchrun, each used by all tests of a session."""
 
 import json
-import os
-import subprocess
+import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
+from tests.processes import ROOT, Child
+
 from .adapter_reference import write_case
 from .meshes import Run
 from .tiny_models import CASES
 
-ROOT = Path(__file__).parents[2]
-
 
 class MeshRuns:
-    """What came of all cases on all meshes. Each number of processes is launched once.
+    """The results of all cases on all meshes. Each number of processes is launched once.
 
     Args:
-        folder: A folder of the session's, the same for all of its workers.
+        folder: A folder of the session, the same for all of its workers.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -28,16 +27,16 @@ class MeshRuns:
         self._measured: dict[int, dict[str, Any]] = {}
 
     def measured(self, run: Run) -> dict[str, Any]:
-        """What the ranks of a run measured."""
+        """Get the measurements of a run."""
         return self.of(run.processes)[str(run)]
 
     def output(self, run: Run) -> Path:
-        """What a run wrote."""
+        """Get the folder that a run has written."""
         self.of(run.processes)
         return self.folder / run.case / f"of_{run.processes}" / run.mesh
 
     def of(self, processes: int) -> dict[str, Any]:
-        """All that so many processes measured, by run."""
+        """Get all measurements of a number of processes, by run."""
         if processes not in self._measured:
             path = self.folder / f"of_{processes}.json"
             failure = path.with_suffix(".failed")
@@ -48,13 +47,13 @@ class MeshRuns:
                     error = _launch(processes, self.folder)
                     if error:
                         failure.write_text(error)
-            # Once failed it has failed for all: hundreds of tests ask for it.
+            # A failed launch is not repeated for the hundreds of tests that need it.
             assert not failure.exists(), failure.read_text()
             self._measured[processes] = json.loads(path.read_text())
         return self._measured[processes]
 
     def case(self, name: str) -> Path:
-        """The folder of a case."""
+        """Get the folder of a case."""
         with FileLock(self.folder / "lock"):
             self._write_cases()
         return self.folder / name
@@ -67,22 +66,16 @@ class MeshRuns:
 
 
 def _launch(processes: int, folder: Path) -> str:
-    """Run ``mesh_worker.py``; return the end of what it printed if it failed."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    worker = ["-m", "tests.megatron.mesh_worker", str(folder)]
-    process = subprocess.Popen(
-        [*torchrun, f"--nproc-per-node={processes}", *worker],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=600)
-    except subprocess.TimeoutExpired:
-        # Killed, it would leave the processes that it started.
-        process.terminate()
-        output, _ = process.communicate(timeout=60)
-        return f"not done after 600 seconds:\n{output[-8000:]}"
-    return output[-8000:] if process.returncode else ""
+    """Run ``mesh_worker.py``; return the end of its output if it failed."""
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    worker = ("-m", "tests.megatron.mesh_worker", folder)
+    command = (*torchrun, f"--nproc-per-node={processes}", *worker)
+    with Child(*command, cwd=ROOT, env={"OMP_NUM_THREADS": "1"}) as child:
+        try:
+            child.wait(0, timeout=600)
+        except AssertionError as error:
+            # If torchrun were killed, it would leave the processes that it has started.
+            child.send_signal(signal.SIGTERM)
+            child.wait(timeout=60)
+            return str(error)
+    return ""

@@ -1,4 +1,7 @@
-"""Forward and backward passes of a model that ranks share, through megatron's own schedules."""
+"""Forward and backward passes of a sharded model, by megatron's own schedules.
+
+Axes: B sequences of the batch, S positions, V padded vocabulary.
+"""
 
 from typing import Any, NamedTuple
 
@@ -11,11 +14,11 @@ from torch import Tensor, distributed
 
 
 class Step(NamedTuple):
-    """What a pass over the whole batch gave. Both are there on the last ranks of the pipeline.
+    """The result of a pass over the whole batch; ``None`` but on the last ranks of the pipeline.
 
     Args:
-        logits: ``[rows, length, padded vocabulary]`` of the whole batch.
-        loss: The mean over the batch's tokens, but for the last of each row.
+        logits: ``[B, S, V]`` of the whole batch.
+        loss: The mean over the batch's tokens, without the last of each row.
     """
 
     logits: Tensor | None
@@ -23,13 +26,13 @@ class Step(NamedTuple):
 
 
 def run_step(model: GPTModel, tokens: Tensor, *, train: bool) -> Step:
-    """Pass a batch through a model, in as many microbatches as there can be of two rows.
+    """Pass a batch through a model, in microbatches of two rows.
 
     Args:
         model: This rank's part of the model.
-        tokens: ``[rows, length]``, the whole batch, the same on every rank.
-        train: Whether to pass back too. Gradients are those of the mean over the whole batch,
-            once :func:`art.megatron.lora.gradients.finalize_adapter_grads` has added them up.
+        tokens: ``[B, S]``, the whole batch, the same on every rank.
+        train: Compute gradients too, of the mean over the whole batch, which
+            :func:`art.megatron.lora.gradients.finalize_adapter_grads` then completes.
 
     Returns:
         The logits and the loss.
@@ -70,8 +73,8 @@ def run_step(model: GPTModel, tokens: Tensor, *, train: bool) -> Step:
 def _loss(
     logits: Tensor, rows: Tensor, whole_batch: Tensor, microbatches: int
 ) -> tuple[Tensor, Tensor]:
-    """These rows' part of the mean over the whole batch."""
-    # It works in place. Of each token the next: the last has none.
+    """Compute these rows' part of the mean over the whole batch."""
+    # The loss works in place. The target of a token is the next one; the last has none.
     own = logits.clone(memory_format=torch.contiguous_format)
     losses = vocab_parallel_cross_entropy(own, rows.roll(-1, dims=1))
     loss = losses[:, :-1].sum() / whole_batch[:, 1:].numel()

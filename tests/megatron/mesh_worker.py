@@ -2,8 +2,8 @@
 
     torchrun --nproc-per-node 4 -m tests.megatron.mesh_worker FOLDER
 
-FOLDER holds what ``mesh_launch.py`` wrote. What is measured is written to FOLDER/of_4.json, and
-what a mesh saves to FOLDER/CASE/of_4/MESH.
+FOLDER is what ``mesh_launch.py`` has written. The measurements are written to FOLDER/of_4.json, and
+what is saved on a mesh to FOLDER/CASE/of_4/MESH.
 """
 
 import json
@@ -19,10 +19,10 @@ from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
 from safetensors.torch import load_file
 from torch import distributed
+from torch._C._distributed_c10d import PrefixStore, TCPStore
 
 from art.errors import ConfigurationError
 from art.megatron.cpu import megatron_on_cpu
-from art.megatron.model_support import ModelSupportHandler, get_model_support_handler_for_spec
 from art.megatron.models.build import build_model, transformer_config
 from art.megatron.weights.load import load_weights
 from art.megatron.weights.save import save_checkpoint
@@ -37,11 +37,11 @@ from .tiny_models import CASES
 def on_mesh(name: str, mesh: Mesh) -> Iterator[None]:
     """Join the processes in a mesh.
 
-    Megatron makes some twenty groups for each, and gloo's threads of a group live until it is
-    destroyed, which only destroying all of them does.
+    Megatron makes some twenty groups for each mesh, and gloo's threads of a group live until all
+    groups are destroyed.
     """
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = distributed.PrefixStore(name, distributed.TCPStore(address, port, is_master=False))
+    store = PrefixStore(name, TCPStore(address, port, is_master=False))
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=size)
     parallel_state.initialize_model_parallel(
@@ -56,8 +56,8 @@ def on_mesh(name: str, mesh: Mesh) -> Iterator[None]:
 
 
 def measure(folder: Path, run: Run, mesh: Mesh) -> dict[str, Any]:
-    """Do with a case all that can be done on a mesh."""
-    handler = get_model_support_handler_for_spec(CASES[run.case].spec)
+    """Run all checks of a case on a mesh."""
+    handler = CASES[run.case].handler
     architecture = handler.read_config(json.loads((folder / "base" / "config.json").read_text()))
     config = transformer_config(architecture, dtype=torch.float32, sequence_parallel=mesh.sequence)
     model = build_model(architecture, config)
@@ -87,7 +87,7 @@ def _measure_logits(model: GPTModel, folder: Path, vocab_size: int) -> dict[str,
 
 
 def _worst(measured: dict[str, Any]) -> dict[str, Any]:
-    """The worst that any rank measured. ``None`` is what a rank could not measure."""
+    """Combine the measurements of all ranks to the worst. ``None`` is not measured on a rank."""
     of_ranks: list[dict[str, Any]] = [{}] * distributed.get_world_size()
     distributed.all_gather_object(of_ranks, measured)
     worst: dict[str, Any] = {}
@@ -98,10 +98,9 @@ def _worst(measured: dict[str, Any]) -> dict[str, Any]:
 
 
 def refusal(folder: Path, name: str) -> str:
-    """What the error says where a mesh cannot share a model."""
+    """Get the error message for a model that cannot be sharded over a mesh."""
     refused = REFUSED[name]
-    handler: ModelSupportHandler
-    handler = get_model_support_handler_for_spec(CASES[refused.case].spec)
+    handler = CASES[refused.case].handler
     config = json.loads((folder / refused.case / "base" / "config.json").read_text())
     architecture = handler.read_config(config | refused.options)
     with on_mesh(f"refused {name}", refused.mesh):

@@ -1,4 +1,4 @@
-"""The meshes of processes that models are shared on."""
+"""The meshes of processes over which models are sharded."""
 
 from typing import NamedTuple
 
@@ -6,14 +6,14 @@ from .tiny_models import CASES
 
 
 class Mesh(NamedTuple):
-    """How the processes share a model; those that are left over hold copies of it.
+    """The sizes of the axes of parallelism; the remaining factor is data parallelism.
 
     Args:
         tensor: Tensor parallelism.
         pipeline: Pipeline parallelism.
         expert: Expert parallelism.
         expert_tensor: Tensor parallelism of the experts.
-        sequence: Whether the sequence is shared too.
+        sequence: True for sequence parallelism.
     """
 
     tensor: int = 1
@@ -24,7 +24,7 @@ class Mesh(NamedTuple):
 
 
 class Run(NamedTuple):
-    """A case on a mesh of so many processes."""
+    """A case on a mesh of a number of processes."""
 
     processes: int
     mesh: str
@@ -55,14 +55,14 @@ MESHES = {
 
 
 def suits(case: str, mesh: Mesh) -> bool:
-    """Whether a case's model has something to share in every way that a mesh shares."""
+    """Test whether every axis of a mesh shards a case's model."""
     if mesh.expert_tensor > 1 and CASES[case].biased_experts:
         return False
     return CASES[case].experts or (mesh.expert == 1 and mesh.expert_tensor == 1)
 
 
 def trains(case: str, mesh: Mesh) -> bool:
-    """Whether adapters of a case are trained on a mesh.
+    """Test whether adapters of a case are trained on a mesh.
 
     Megatron trains experts under tensor parallelism only with sequence parallelism.
     """
@@ -80,18 +80,18 @@ TRAINED = [run for run in RUNS if trains(run.case, MESHES[run.processes][run.mes
 
 
 def runs_of(case: str) -> list[Run]:
-    """The meshes that a case's adapters are trained on."""
+    """List the runs in which a case's adapters are trained."""
     return [run for run in TRAINED if run.case == case]
 
 
 class Refusal(NamedTuple):
-    """A model that a mesh of four processes cannot share out.
+    """A model that cannot be sharded over a mesh of four processes.
 
     Args:
         case: The model.
         mesh: The mesh.
-        options: What the model's config differs by.
-        message: What the error has to say: a regular expression.
+        options: The differences of the model's config.
+        message: A regular expression for the error message.
     """
 
     case: str

@@ -1,19 +1,29 @@
-"""Adapters of megatron models as PEFT folders: out, in, and from any ranks to any others."""
+"""Export and import of adapters as PEFT folders, from any ranks to any others."""
 
 import json
 import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from art.errors import AdapterFormatError, CheckpointError
-from art.megatron.model_support import get_model_support_handler_for_spec, handlers
+from art.megatron.model_support import ModelSupportHandler, handlers
 
 from .adapter_models import adapted_model
 from .adapter_reference import BASE_MODEL, RANK, as_exported, peft_logits, peft_model
-from .meshes import TRAINED, runs_of
+from .conftest import Measure
+from .file_size import no_file_larger_than
+from .mesh_launch import MeshRuns
+from .meshes import TRAINED, Run, runs_of
 from .tiny_models import CASES, hf_config, hf_model, save
+
+if TYPE_CHECKING:
+    from megatron.core.models.gpt import GPTModel
 
 ADAPTED = [name for name, case in CASES.items() if case.adapted]
 
@@ -28,13 +38,13 @@ def _config(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("run", TRAINED, ids=str)
 def test_what_was_imported_is_exported_bit_for_bit(mesh_runs: MeshRuns, run: Run) -> None:
-    """Whatever ranks hold the adapter: so it gets from any of them to any other."""
+    """So an adapter can move from any ranks to any others."""
     imported = as_exported(_tensors(mesh_runs.case(run.case) / "peft"), run.case)
     assert _same(_tensors(mesh_runs.output(run) / "imported"), imported)
 
 
 @pytest.mark.parametrize("run", TRAINED, ids=str)
-def test_peft_loads_what_was_trained_and_computes_the_same(
+def test_peft_loads_a_trained_adapter_and_computes_the_same(
     mesh_runs: MeshRuns, measure: Measure, run: Run
 ) -> None:
     folder, output = mesh_runs.case(run.case), mesh_runs.output(run)
@@ -71,12 +81,14 @@ def test_adapters_start_as_those_of_peft_do(mesh_runs: MeshRuns, case: str) -> N
 
 
 @pytest.mark.parametrize("case", ADAPTED)
-def test_vllm_tensors_are_those_of_peft_and_undone(mesh_runs: MeshRuns, case: str) -> None:
-    """vLLM's names differ from PEFT's only where it serves a vision model's decoder."""
+def test_vllm_tensors_are_those_of_peft_and_can_be_converted_back(
+    mesh_runs: MeshRuns, case: str
+) -> None:
+    """vLLM's names differ from PEFT's only if it serves the decoder of a vision model."""
     output = mesh_runs.output(runs_of(case)[0])
     trained = load_file(output / "as_trained.safetensors")
     exported = _tensors(output / "imported")
-    handler = get_model_support_handler_for_spec(CASES[case].spec)
+    handler = CASES[case].handler
     heads = {key: getattr(hf_config(case), key) for key in _HEADS}
     config = _config(output / "imported") | heads
     vllm, vllm_config = handler.to_vllm_lora_tensors(trained, adapter_config=config)
@@ -116,14 +128,14 @@ def test_an_adapter_whose_experts_share_the_a_of_gate_and_up_is_imported(tmp_pat
 def test_experts_that_mix_gate_and_up_are_refused(mesh_runs: MeshRuns, tmp_path: Path) -> None:
     shutil.copytree(mesh_runs.case("qwen3_moe") / "peft", tmp_path / "adapter")
     name = "base_model.model.model.layers.1.mlp.experts.base_layer.lora_B.weight"
-    _spoil_tensors(tmp_path / "adapter", lambda tensors: tensors[name].fill_(1.0))
+    _change_tensors(tmp_path / "adapter", lambda tensors: tensors[name].fill_(1.0))
     with pytest.raises(AdapterFormatError, match=r"layers.1.mlp.experts.*mixes gate and up"):
         _load(adapted_model("qwen3_moe"), tmp_path / "adapter", handlers.QWEN3_MOE_HANDLER)
 
 
 @pytest.fixture
 def folder(mesh_runs: MeshRuns, tmp_path: Path) -> Path:
-    """A PEFT folder of ``qwen3_dense``, to be spoilt."""
+    """A copy of the PEFT folder of ``qwen3_dense``, which a test may damage."""
     copy = tmp_path / "adapter"
     shutil.copytree(mesh_runs.case("qwen3_dense") / "peft", copy)
     return copy
@@ -149,18 +161,18 @@ def _trained(model: "GPTModel") -> dict[str, Tensor]:
     return {name: p.clone() for name, p in model.named_parameters() if p.requires_grad}
 
 
-def _spoil_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+def _change_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
     tensors = _tensors(folder)
     change(tensors)
     save_file(tensors, folder / "adapter_model.safetensors")
 
 
-def _spoil_config(folder: Path, **changes: object) -> None:
+def _change_config(folder: Path, **changes: object) -> None:
     config = _config(folder) | changes
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
-BAD_TENSORS = {
+BAD_TENSORS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "missing": (lambda t: t.pop(_Q.format("B")), "lacks tensors.*layers.1.self_attn.q_proj.lora_B"),
     "extra": (
         lambda t: t.update({"base_model.model.lm_head.lora_A.weight": torch.zeros(3, 60)}),
@@ -181,14 +193,14 @@ BAD_TENSORS = {
 @pytest.mark.parametrize("name", BAD_TENSORS)
 def test_tensors_that_do_not_fit_are_named(adapted: "GPTModel", folder: Path, name: str) -> None:
     change, message = BAD_TENSORS[name]
-    _spoil_tensors(folder, change)
+    _change_tensors(folder, change)
     before = _trained(adapted)
     with pytest.raises(AdapterFormatError, match=message):
         _load(adapted, folder)
     assert all(torch.equal(before[key], value) for key, value in _trained(adapted).items())
 
 
-BAD_CONFIGS = [
+BAD_CONFIGS: list[tuple[dict[str, object], str]] = [
     ({"r": 8}, "rank 8"),
     ({"r": None}, "rank None"),
     ({"lora_alpha": 6}, "alpha 6"),
@@ -209,7 +221,7 @@ BAD_CONFIGS = [
 def test_an_adapter_of_another_kind_is_refused(
     adapted: "GPTModel", folder: Path, changes: dict[str, object], message: str
 ) -> None:
-    _spoil_config(folder, **changes)
+    _change_config(folder, **changes)
     with pytest.raises(AdapterFormatError, match=message):
         _load(adapted, folder)
 
@@ -224,22 +236,46 @@ def test_an_adapter_of_fewer_modules_is_refused(folder: Path) -> None:
         _load(adapted_model("qwen3_dense", ("q_proj", "v_proj")), folder)
 
 
-def test_broken_folders_are_refused(adapted: "GPTModel", folder: Path) -> None:
+def _cut_short(folder: Path) -> None:
     tensors = folder / "adapter_model.safetensors"
     tensors.write_bytes(tensors.read_bytes()[:-10])
-    with pytest.raises(CheckpointError, match="cut short"):
-        _load(adapted, folder)
-    tensors.unlink()
-    with pytest.raises(CheckpointError, match=r"adapter_model.safetensors is missing"):
-        _load(adapted, folder)
-    (folder / "adapter_config.json").write_text("[]")
-    with pytest.raises(AdapterFormatError, match="not a JSON object"):
-        _load(adapted, folder)
-    (folder / "adapter_config.json").write_text("{")
-    with pytest.raises(AdapterFormatError, match="not JSON"):
-        _load(adapted, folder)
-    (folder / "adapter_config.json").unlink()
-    with pytest.raises(CheckpointError, match="cannot be read"):
+
+
+BROKEN: dict[str, tuple[Callable[[Path], object], type[Exception], str]] = {
+    "tensors cut short": (_cut_short, CheckpointError, "cut short"),
+    "no tensors": (
+        lambda folder: (folder / "adapter_model.safetensors").unlink(),
+        CheckpointError,
+        r"adapter_model\.safetensors is missing",
+    ),
+    "a list for a config": (
+        lambda folder: (folder / "adapter_config.json").write_text("[]"),
+        AdapterFormatError,
+        "not a JSON object",
+    ),
+    "a config that is not JSON": (
+        lambda folder: (folder / "adapter_config.json").write_text("{"),
+        AdapterFormatError,
+        "not JSON",
+    ),
+    "no config": (
+        lambda folder: (folder / "adapter_config.json").unlink(),
+        CheckpointError,
+        "cannot be read",
+    ),
+}
+
+
+@pytest.mark.parametrize(("break_it", "error", "message"), BROKEN.values(), ids=BROKEN)
+def test_a_broken_folder_is_refused(
+    adapted: "GPTModel",
+    folder: Path,
+    break_it: Callable[[Path], object],
+    error: type[Exception],
+    message: str,
+) -> None:
+    break_it(folder)
+    with pytest.raises(error, match=message):
         _load(adapted, folder)
 
 
@@ -250,6 +286,47 @@ def test_a_folder_that_cannot_be_written_is_an_error(adapted: "GPTModel", tmp_pa
     handler, folder = handlers.QWEN3_DENSE_HANDLER, tmp_path / "file" / "adapter"
     with pytest.raises(CheckpointError, match="cannot be written"):
         export_adapter(adapted, handler, folder, base_model=BASE_MODEL)
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_an_export_that_fails_leaves_no_folder(adapted: "GPTModel", tmp_path: Path) -> None:
+    from art.megatron.adapters.peft import export_adapter
+
+    handler = handlers.QWEN3_DENSE_HANDLER
+    with no_file_larger_than(1000), pytest.raises(CheckpointError, match="cannot be written"):
+        export_adapter(adapted, handler, tmp_path / "adapter", base_model=BASE_MODEL)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_export_that_fails_leaves_the_adapter_that_was_there(
+    adapted: "GPTModel", folder: Path
+) -> None:
+    from art.megatron.adapters.peft import export_adapter
+
+    before = _files(folder)
+    handler = handlers.QWEN3_DENSE_HANDLER
+    with no_file_larger_than(1000), pytest.raises(CheckpointError, match="cannot be written"):
+        export_adapter(adapted, handler, folder, base_model=BASE_MODEL)
+    assert _files(folder) == before
+
+
+def test_an_export_replaces_an_adapter_and_keeps_other_files(
+    adapted: "GPTModel", folder: Path
+) -> None:
+    from art.megatron.adapters.peft import export_adapter
+
+    (folder / "README.md").write_text("mine")
+    before = _files(folder)
+    handler = handlers.QWEN3_DENSE_HANDLER
+    export_adapter(adapted, handler, folder, base_model=BASE_MODEL)
+    after = _files(folder)
+    assert after.keys() == before.keys()
+    assert after["README.md"] == b"mine"
+    assert after["adapter_model.safetensors"] != before["adapter_model.safetensors"]
+    _load(adapted, folder)
 
 
 def test_some_modules_can_be_adapted_and_others_not(tmp_path: Path) -> None:

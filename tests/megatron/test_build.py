@@ -1,4 +1,7 @@
-"""Models that handlers build, against transformers' models of the same config and weights."""
+"""Models built by handlers, compared with transformers' models of the same config and weights."""
+
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -6,14 +9,16 @@ import torch
 from art.errors import ConfigurationError
 from art.megatron.model_support import handlers
 
-from .tiny_models import CASES, MODEL_TYPES, hf_config, hf_model, save
+from .tiny_models import CASES, FAMILIES, SPECS, family_handler, hf_config, hf_model, save
+
+Logits = Callable[[str], tuple[torch.Tensor, torch.Tensor]]
 
 TOKENS = 33  # more than the context that the scaled rotations were trained with
 
 
 @pytest.fixture(scope="module")
 def logits(tmp_path_factory: pytest.TempPathFactory) -> Logits:
-    """The logits of a case by our model and by transformers'."""
+    """Computes the logits of a case by our model and by transformers'."""
 
     def run(name: str) -> tuple[torch.Tensor, torch.Tensor]:
         from art.megatron.models.build import build_model, transformer_config
@@ -21,7 +26,7 @@ def logits(tmp_path_factory: pytest.TempPathFactory) -> Logits:
 
         folder = tmp_path_factory.mktemp(name)
         reference = save(name, folder)
-        handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+        handler = CASES[name].handler
         architecture = handler.read_config(hf_config(name))
         model = build_model(architecture, transformer_config(architecture, dtype=torch.float32))
         load_weights(model, handler.weight_mapping(architecture), folder)
@@ -42,13 +47,13 @@ def test_logits_equal_those_of_transformers(logits: Logits, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_config_is_read_the_same_from_its_json(name: str) -> None:
-    handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+def test_a_config_and_its_json_are_read_alike(name: str) -> None:
+    handler = CASES[name].handler
     config = hf_config(name)
     assert handler.read_config(config.to_diff_dict()) == handler.read_config(config)
 
 
-UNSUPPORTED = [
+UNSUPPORTED: list[tuple[str, object, str]] = [
     ("hidden_act", "gelu", "hidden_act='gelu'"),
     ("attention_bias", True, "attention_bias=True"),
     ("mlp_bias", True, "mlp_bias"),
@@ -76,18 +81,18 @@ UNSUPPORTED = [
 
 
 @pytest.mark.parametrize(("field", "value", "message"), UNSUPPORTED)
-def test_what_is_not_supported_is_named(field: str, value: object, message: str) -> None:
+def test_an_unsupported_field_is_named(field: str, value: object, message: str) -> None:
     config = hf_config("llama3_dense").to_dict() | {field: value}
     with pytest.raises(ConfigurationError, match=message):
         handlers.LLAMA3_DENSE_HANDLER.read_config(config)
 
 
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize("family", MODEL_TYPES)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_config_of_another_family_is_refused(name: str, family: str) -> None:
-    handler = getattr(handlers, f"{family.upper()}_HANDLER")
+    handler = family_handler(family)
     config = hf_config(name)
-    if config.model_type in MODEL_TYPES[family]:
+    if config.model_type in SPECS[family].model_types:
         assert handler.read_config(config).vocab_size == 97
         return
     with pytest.raises(ConfigurationError, match=f"{family} model has model_type"):
@@ -117,13 +122,13 @@ def test_other_dtypes_are_refused() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_bfloat16_stays_near_transformers(tmp_path: Path, name: str) -> None:
-    """Each rounds in its own order, so the two differ by a few of bfloat16's last bits."""
+    """The two round in another order, so they differ by a few of bfloat16's last bits."""
     from art.megatron.models.build import build_model, transformer_config
     from art.megatron.weights.load import load_weights
 
     reference = hf_model(name)
     save(name, tmp_path)
-    handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+    handler = CASES[name].handler
     architecture = handler.read_config(hf_config(name))
     model = build_model(architecture, transformer_config(architecture, dtype=torch.bfloat16))
     load_weights(model, handler.weight_mapping(architecture), tmp_path)
@@ -145,7 +150,9 @@ def test_bfloat16_stays_near_transformers(tmp_path: Path, name: str) -> None:
         ("decoder_sparse_step", 3, "no layer would have experts"),
     ],
 )
-def test_experts_that_are_not_supported_are_named(field: str, value: object, message: str) -> None:
+def test_an_unsupported_field_about_experts_is_named(
+    field: str, value: object, message: str
+) -> None:
     config = hf_config("qwen3_moe").to_dict() | {field: value}
     with pytest.raises(ConfigurationError, match=message):
         handlers.QWEN3_MOE_HANDLER.read_config(config)
@@ -172,11 +179,11 @@ def test_fields_of_the_published_qwen3_5_configs_are_known() -> None:
         handler.read_config(config | {"linear_num_value_heads": 5})
 
 
-def test_the_copy_of_a_field_that_older_transformers_keep_is_passed_over(
+def test_the_copy_of_a_field_that_older_transformers_keep_is_ignored(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Before 5.20 they leave `partial_rotary_factor` beside `rope_parameters`, and go by the one
-    inside: the one outside is a default, and need not be the same."""
+    """Before 5.20 they keep a `partial_rotary_factor` beside `rope_parameters` that they do not
+    use: it is a default, and need not be the same."""
     config, handler = hf_config("qwen3_5_dense"), handlers.QWEN3_5_DENSE_HANDLER
     expected = handler.read_config(config)
     to_dict = type(config).to_dict
@@ -187,7 +194,7 @@ def test_the_copy_of_a_field_that_older_transformers_keep_is_passed_over(
     assert expected.rope.rotated == 10  # half of a head, as rope_parameters says
 
 
-def test_a_vision_language_config_has_to_agree_with_itself() -> None:
+def test_a_vision_language_config_that_contradicts_itself_is_refused() -> None:
     config = hf_config("qwen3_5_dense_vision").to_dict() | {"tie_word_embeddings": True}
     with pytest.raises(ConfigurationError, match="tie_word_embeddings=True"):
         handlers.QWEN3_5_DENSE_HANDLER.read_config(config)
@@ -205,7 +212,9 @@ def test_a_vision_language_config_has_to_agree_with_itself() -> None:
         ("experts_per_token", 2, "only 3"),
     ],
 )
-def test_what_gpt_oss_does_not_have_is_named(field: str, value: object, message: str) -> None:
+def test_a_field_that_gpt_oss_does_not_support_is_named(
+    field: str, value: object, message: str
+) -> None:
     config = hf_config("gpt_oss").to_dict() | {field: value}
     with pytest.raises(ConfigurationError, match=f"config's {field}.*{message}"):
         handlers.GPT_OSS_HANDLER.read_config(config)

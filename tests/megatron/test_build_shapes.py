@@ -1,4 +1,6 @@
-"""Logits of models of any shape, against transformers'."""
+"""Logits of models of any shape, compared with those of transformers."""
+
+from typing import Any, Protocol
 
 import pytest
 import torch
@@ -9,13 +11,24 @@ from transformers import (
     GptOssForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
+    PreTrainedModel,
     Qwen3_5MoeForCausalLM,
     Qwen3_5MoeTextConfig,
     Qwen3MoeConfig,
     Qwen3MoeForCausalLM,
 )
 
-from art.megatron.model_support import handlers
+from .tiny_models import family_handler
+
+Fields = dict[str, Any]
+"""Fields of a Hugging Face config."""
+
+
+class AssertSameLogits(Protocol):
+    """Compares our model of a family with transformers' on a text of some length."""
+
+    def __call__(self, family: str, reference: PreTrainedModel, length: int) -> None: ...
+
 
 SHAPES = settings(
     max_examples=12,
@@ -26,7 +39,7 @@ SHAPES = settings(
 
 
 @st.composite
-def attention(draw: st.DrawFn) -> dict[str, object]:
+def attention(draw: st.DrawFn) -> Fields:
     groups = draw(st.integers(1, 3))
     return {
         "num_hidden_layers": draw(st.integers(1, 3)),
@@ -44,8 +57,8 @@ def attention(draw: st.DrawFn) -> dict[str, object]:
 
 
 @st.composite
-def rotation(draw: st.DrawFn) -> dict[str, object]:
-    rope = {"rope_theta": draw(st.sampled_from([100.0, 1e4, 5e5]))}
+def rotation(draw: st.DrawFn) -> Fields:
+    rope: Fields = {"rope_theta": draw(st.sampled_from([100.0, 1e4, 5e5]))}
     kind = draw(st.sampled_from(["default", "linear", "llama3", "yarn"]))
     if kind != "default":
         rope["factor"] = draw(st.sampled_from([2.0, 3.5, 8.0]))
@@ -67,7 +80,7 @@ def rotation(draw: st.DrawFn) -> dict[str, object]:
 
 
 @st.composite
-def experts(draw: st.DrawFn) -> dict[str, object]:
+def experts(draw: st.DrawFn) -> Fields:
     number = draw(st.integers(2, 7))
     return {
         "num_experts": number,
@@ -77,7 +90,7 @@ def experts(draw: st.DrawFn) -> dict[str, object]:
 
 
 @st.composite
-def gated_delta_net(draw: st.DrawFn, layers: int) -> dict[str, object]:
+def gated_delta_net(draw: st.DrawFn, layers: int) -> Fields:
     heads = draw(st.integers(1, 3))
     kinds = st.sampled_from(["linear_attention", "full_attention"])
     return {
@@ -91,7 +104,7 @@ def gated_delta_net(draw: st.DrawFn, layers: int) -> dict[str, object]:
 
 
 @st.composite
-def sliding_window(draw: st.DrawFn, layers: int) -> dict[str, object]:
+def sliding_window(draw: st.DrawFn, layers: int) -> Fields:
     kinds = st.sampled_from(["sliding_attention", "full_attention"])
     return {
         "layer_types": draw(st.lists(kinds, min_size=layers, max_size=layers)),
@@ -106,11 +119,11 @@ def assert_same_logits(tmp_path_factory: pytest.TempPathFactory) -> AssertSameLo
 
     def check(family: str, reference: PreTrainedModel, length: int) -> None:
         reference.eval()
-        # Its grouped matrix product takes only sizes that are multiples of 16 bytes.
+        # Its grouped matrix product supports only sizes that are multiples of 16 bytes.
         reference.set_experts_implementation("eager")
         folder = tmp_path_factory.mktemp(family)
         reference.save_pretrained(folder)
-        handler = getattr(handlers, f"{family.upper()}_HANDLER")
+        handler = family_handler(family)
         architecture = handler.read_config(reference.config)
         model = build_model(architecture, transformer_config(architecture, dtype=torch.float32))
         load_weights(model, handler.weight_mapping(architecture), folder)
@@ -125,7 +138,7 @@ def assert_same_logits(tmp_path_factory: pytest.TempPathFactory) -> AssertSameLo
 
 @SHAPES
 @given(sizes=attention(), rope=rotation(), length=st.integers(1, 40), seed=st.integers(0, 999))
-def test_llama3(
+def test_llama3_of_any_shape(
     assert_same_logits: AssertSameLogits, sizes: Fields, rope: Fields, length: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -135,7 +148,7 @@ def test_llama3(
 
 @SHAPES
 @given(sizes=attention(), routed=experts(), norm=st.booleans(), seed=st.integers(0, 999))
-def test_qwen3_moe(
+def test_qwen3_moe_of_any_shape(
     assert_same_logits: AssertSameLogits, sizes: Fields, routed: Fields, norm: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -145,7 +158,7 @@ def test_qwen3_moe(
 
 @SHAPES
 @given(data=st.data(), sizes=attention(), routed=experts(), seed=st.integers(0, 999))
-def test_qwen3_5_moe(
+def test_qwen3_5_moe_of_any_shape(
     assert_same_logits: AssertSameLogits,
     data: st.DataObject,
     sizes: Fields,
@@ -166,7 +179,7 @@ def test_qwen3_5_moe(
 
 @SHAPES
 @given(data=st.data(), sizes=attention(), routed=experts(), rope=rotation())
-def test_gpt_oss(
+def test_gpt_oss_of_any_shape(
     assert_same_logits: AssertSameLogits,
     data: st.DataObject,
     sizes: Fields,

@@ -1,25 +1,16 @@
-"""The patches for a CPU: on in their context alone, and refused once upstream has changed."""
-
-import subprocess
-import sys
-import textwrap
+"""The patches for a CPU: active only in their context, and refused once upstream has changed."""
 
 import pytest
 
+from tests.processes import run_python
+
 
 def run(program: str) -> str:
-    """Run a program in a process of its own, where the tests' own context is not on."""
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr[-3000:]
-    return result.stdout
+    """Run a program in a process of its own, in which the tests' context is not active."""
+    return run_python(program).stdout
 
 
-# Everything in torch and megatron that a patch replaces, as it is at the moment.
+# All attributes of torch and megatron that are patched, with their current values.
 STATE = """
     import torch, megatron.core
     from megatron.core.ssm import gated_delta_net
@@ -40,7 +31,7 @@ STATE = """
 """
 
 
-def test_nothing_is_on_before_or_after_the_context() -> None:
+def test_nothing_is_patched_before_or_after_the_context() -> None:
     output = run(
         STATE
         + """
@@ -67,7 +58,7 @@ def test_nothing_is_on_before_or_after_the_context() -> None:
     assert output == "ok\n"
 
 
-def test_nothing_is_on_where_there_is_cuda() -> None:
+def test_nothing_is_patched_on_a_machine_with_cuda() -> None:
     output = run(
         STATE
         + """
@@ -83,7 +74,7 @@ def test_nothing_is_on_where_there_is_cuda() -> None:
 
 
 def test_each_patch_is_refused_once_its_reason_is_gone() -> None:
-    """By taking the line away from the source that the check reads."""
+    """The line is removed from the source that the check reads."""
     output = run(
         STATE
         + """
@@ -110,7 +101,7 @@ def test_each_patch_is_refused_once_its_reason_is_gone() -> None:
     assert output == "ok\n"
 
 
-def test_the_l2norm_is_flas() -> None:
+def test_the_l2norm_equals_that_of_fla() -> None:
     """Of fla/modules/l2norm.py: x * rsqrt(sum(x ** 2) + eps), over the last dimension."""
     import torch
     from transformers.models.qwen3_next.modeling_qwen3_next import l2norm
@@ -122,7 +113,7 @@ def test_the_l2norm_is_flas() -> None:
 
 
 @pytest.mark.parametrize("as_numpy", [True, False])
-def test_splits_are_numpy_where_asked(as_numpy: bool) -> None:
+def test_splits_are_numpy_arrays_on_request(as_numpy: bool) -> None:
     import numpy
     import torch
 

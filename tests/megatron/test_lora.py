@@ -1,4 +1,6 @@
-"""Adapters in megatron models: what can be adapted, and how."""
+"""Adapters in megatron models: their config, and the modules that can be adapted."""
+
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,13 +20,13 @@ from .adapter_models import adapted_model, base_model
         (1, 1.0, (), "target_modules"),
     ],
 )
-def test_a_config_that_means_nothing_is_refused(
+def test_a_config_with_a_value_out_of_range_is_refused(
     rank: int, alpha: float, targets: tuple[str, ...], message: str
 ) -> None:
-    from art.megatron.lora.config import LoraConfig
+    from art.megatron.lora.config import MegatronLoraConfig
 
     with pytest.raises(ConfigurationError, match=message):
-        LoraConfig(rank, alpha, targets)
+        MegatronLoraConfig(rank, alpha, targets)
 
 
 def test_unknown_modules_are_named() -> None:
@@ -38,22 +40,23 @@ def test_half_an_expert_is_refused() -> None:
 
 
 def test_adapters_are_added_once() -> None:
-    from art.megatron.lora.config import LoraConfig
+    from art.megatron.lora.config import MegatronLoraConfig
     from art.megatron.lora.injection import add_adapters
 
     model = adapted_model("qwen3_dense")
     with pytest.raises(ConfigurationError, match="adapters already"):
-        add_adapters(model, handlers.QWEN3_DENSE_HANDLER, LoraConfig(1, 1.0, ("q_proj",)))
+        add_adapters(model, handlers.QWEN3_DENSE_HANDLER, MegatronLoraConfig(1, 1.0, ("q_proj",)))
 
 
 def test_linear_modules_of_other_types_are_refused() -> None:
-    from art.megatron.lora.config import LoraConfig
+    from art.megatron.lora.config import MegatronLoraConfig
     from art.megatron.lora.injection import adapters_of, add_adapters
 
     model = base_model("qwen3_dense")
-    model.decoder.layers[1].mlp.linear_fc2 = torch.nn.Linear(52, 60)
-    with pytest.raises(ConfigurationError, match=r"layers.1.mlp.linear_fc2 is a Linear"):
-        add_adapters(model, handlers.QWEN3_DENSE_HANDLER, LoraConfig(1, 1.0, ("down_proj",)))
+    model.set_submodule("decoder.layers.1.mlp.linear_fc2", torch.nn.Linear(52, 60))
+    config = MegatronLoraConfig(1, 1.0, ("down_proj",))
+    with pytest.raises(ConfigurationError, match=r"layers\.1\.mlp\.linear_fc2 is a Linear"):
+        add_adapters(model, handlers.QWEN3_DENSE_HANDLER, config)
     assert not list(adapters_of(model))
     assert all(parameter.requires_grad for parameter in model.parameters())
 
@@ -77,4 +80,7 @@ def test_adapters_of_bfloat16_models_are_float32() -> None:
     for parameter in trained:
         torch.nn.init.normal_(parameter)
     model(torch.zeros(1, 4, dtype=torch.long), torch.arange(4)[None], None).float().sum().backward()
-    assert all(parameter.grad.dtype is torch.float32 for parameter in trained)
+    assert {gradient.grad.dtype for gradient in trained if gradient.grad is not None} == {
+        torch.float32
+    }
+    assert all(parameter.grad is not None for parameter in trained)

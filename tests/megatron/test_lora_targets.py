@@ -1,6 +1,7 @@
-"""LoRA targets of megatron models, against the same models of transformers and PEFT."""
+"""LoRA targets of megatron models, compared with transformers' models and PEFT."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,14 +10,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from art.errors import ConfigurationError
-from art.megatron.model_support import handlers
 
 from .adapter_models import base_model
-from .tiny_models import CASES, FAMILIES, hf_config
-
-
-def handler(key: str):
-    return getattr(handlers, f"{key.upper()}_HANDLER")
+from .conftest import BuildModel, FamilyConfig
+from .tiny_models import CASES, FAMILIES, family_handler, hf_config
 
 
 def hf_model(case: str, device: str = "meta") -> PreTrainedModel:
@@ -30,7 +27,7 @@ def is_expert(name: str) -> bool:
 
 @pytest.mark.parametrize("key", FAMILIES)
 def test_targets_are_the_modules_that_peft_adapts(key: str) -> None:
-    targets = handler(key).collect_lora_targets(base_model(key))
+    targets = family_handler(key).collect_lora_targets(base_model(key))
     spec = CASES[key].spec
     # PEFT adapts fused experts by parameter, not by module: tests below, and test_vllm_lora.
     by_module = [name for name in spec.default_target_modules if name != "experts"]
@@ -53,8 +50,8 @@ def test_targets_are_the_modules_that_peft_adapts(key: str) -> None:
 
 @pytest.mark.parametrize("key", FAMILIES)
 def test_every_linear_module_of_the_decoder_is_covered(key: str) -> None:
-    """What is left out is left out on purpose, by name."""
-    targets = handler(key).collect_lora_targets(base_model(key))
+    """The modules that are left out on purpose are listed here."""
+    targets = family_handler(key).collect_lora_targets(base_model(key))
     covered = {name for target in targets for name in target.adapter_modules}
     linear = {
         name
@@ -70,23 +67,24 @@ def test_every_linear_module_of_the_decoder_is_covered(key: str) -> None:
 
 @pytest.mark.parametrize("key", FAMILIES)
 def test_a_target_holds_the_weights_of_its_modules(key: str) -> None:
-    """Its megatron weight has the input of the Hugging Face modules, and all their outputs."""
+    """Its megatron weight has the inputs of the Hugging Face modules, and all their outputs."""
     model = base_model(key)
     hf = hf_model(key)
-    for target in handler(key).collect_lora_targets(model):
-        weight = model.get_submodule(target.module_path).weight
+    for target in family_handler(key).collect_lora_targets(model):
+        weight = model.get_parameter(f"{target.module_path}.weight")
         if any(is_expert(name) for name in target.adapter_modules):
             continue
-        modules = [hf.get_submodule(name) for name in target.adapter_modules]
+        names = list(target.adapter_modules)
         if "in_proj_z" in target.target_modules:
-            layer = target.adapter_modules[0].removesuffix("in_proj_qkv")
-            modules += [hf.get_submodule(f"{layer}in_proj_{gate}") for gate in "ba"]
-        assert weight.shape[0] == sum(module.out_features for module in modules), target
-        assert {weight.shape[1]} == {module.in_features for module in modules}, target
+            layer = names[0].removesuffix("in_proj_qkv")
+            names += [f"{layer}in_proj_{gate}" for gate in "ba"]
+        shapes = [hf.get_parameter(f"{name}.weight").shape for name in names]
+        assert weight.shape[0] == sum(rows for rows, _ in shapes), target
+        assert {weight.shape[1]} == {columns for _, columns in shapes}, target
 
 
 def test_experts_are_named_as_in_the_published_checkpoints(tmp_path: Path) -> None:
-    """transformers fuses experts in memory, and writes them as the published files have them."""
+    """transformers fuses experts in memory, and saves them as in the published files."""
     hf_model("qwen3_moe", "cpu").save_pretrained(tmp_path)
     from safetensors import safe_open
 
@@ -98,13 +96,13 @@ def test_experts_are_named_as_in_the_published_checkpoints(tmp_path: Path) -> No
     model = base_model("qwen3_moe")
     targets = [
         target
-        for target in handler("qwen3_moe").collect_lora_targets(model)
+        for target in family_handler("qwen3_moe").collect_lora_targets(model)
         if "experts" in target.target_modules
     ]
     ours = {name for target in targets for name in target.adapter_modules}
     assert ours == {name for name in shapes if re.search(r"\.mlp\.experts\.\d+\.", name)}
     for target in targets:
-        weight = model.get_submodule(target.module_path).weight
+        weight = model.get_parameter(f"{target.module_path}.weight")
         rows, columns = zip(*(shapes[name] for name in target.adapter_modules), strict=True)
         assert (weight.shape[0], {weight.shape[1]}) == (sum(rows), set(columns))
 
@@ -115,27 +113,32 @@ def test_qwen3_5_experts_adapt_gate_and_up_as_one() -> None:
     model = base_model("qwen3_5_moe")
     targets = [
         target
-        for target in handler("qwen3_5_moe").collect_lora_targets(model)
+        for target in family_handler("qwen3_5_moe").collect_lora_targets(model)
         if "experts" in target.target_modules
     ]
     assert len(targets) == 4 * 6 * 2
     for target in targets:
         (name,) = target.adapter_modules
-        layer, number, projection = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name).groups()
+        match = re.fullmatch(r"(.+)\.(\d+)\.(\w+)", name)
+        assert match is not None, name
+        layer, number, projection = match.groups()
         experts, rows, columns = hf[f"{layer}.{projection}"].shape
         assert int(number) < experts
-        assert model.get_submodule(target.module_path).weight.shape == (rows, columns)
+        assert model.get_parameter(f"{target.module_path}.weight").shape == (rows, columns)
 
 
 def test_layers_and_experts_keep_their_global_numbers(
     family_config: FamilyConfig, build_model: BuildModel
 ) -> None:
     """As on the second rank of a pipeline, and the second rank of expert parallelism."""
+    from megatron.core.transformer.moe.moe_layer import MoELayer
+
     model = build_model(family_config("qwen3_moe"))
     for layer in model.decoder.layers:
         layer.layer_number += 2
+        assert isinstance(layer.mlp, MoELayer)
         layer.mlp.local_expert_indices = [4, 5, 6, 7]
-    targets = handler("qwen3_moe").collect_lora_targets(model)
+    targets = family_handler("qwen3_moe").collect_lora_targets(model)
     assert targets[0].module_path == "decoder.layers.0.self_attention.linear_qkv"
     assert targets[0].adapter_modules[0] == "model.layers.2.self_attn.q_proj"
     last = targets[-1]
@@ -146,7 +149,7 @@ def test_layers_and_experts_keep_their_global_numbers(
 def test_grouped_experts_are_one_target_for_all(
     family_config: FamilyConfig, build_model: BuildModel
 ) -> None:
-    """TEGroupedMLP needs Transformer Engine to be filled; its type and config are what count."""
+    """TEGroupedMLP cannot be built without Transformer Engine; its type and config are enough."""
     from megatron.core.transformer.moe.experts import TEGroupedMLP
 
     model = build_model(family_config("qwen3_moe", num_layers=1))
@@ -154,7 +157,7 @@ def test_grouped_experts_are_one_target_for_all(
     nn.Module.__init__(grouped)
     grouped.config = model.config
     model.decoder.layers[0].mlp.experts = grouped
-    fc1, fc2 = handler("qwen3_moe").collect_lora_targets(model)[2:]
+    fc1, fc2 = family_handler("qwen3_moe").collect_lora_targets(model)[2:]
     assert fc1.module_path == "decoder.layers.0.mlp.experts.linear_fc1"
     assert fc1.adapter_modules == tuple(
         f"model.layers.0.mlp.experts.{number}.{projection}"
@@ -180,7 +183,7 @@ def test_modules_that_cannot_be_adapted_are_refused(
     model = build_model(family_config("qwen3_moe"))
     model.decoder.layers[0].set_submodule(path, nn.Identity())
     with pytest.raises(ConfigurationError, match=message):
-        handler("qwen3_moe").collect_lora_targets(model)
+        family_handler("qwen3_moe").collect_lora_targets(model)
 
 
 def test_an_mlp_without_a_gate_is_refused(
@@ -190,11 +193,11 @@ def test_an_mlp_without_a_gate_is_refused(
         "default_dense", gated_linear_unit=False, activation_func=nn.functional.gelu
     )
     with pytest.raises(ConfigurationError, match=r"layers\.0\.mlp has no gate"):
-        handler("default_dense").collect_lora_targets(build_model(config))
+        family_handler("default_dense").collect_lora_targets(build_model(config))
 
 
 def test_the_model_of_another_family_is_refused(
     family_config: FamilyConfig, build_model: BuildModel
 ) -> None:
     with pytest.raises(ConfigurationError, match="num_moe_experts=4"):
-        handler("qwen3_dense").collect_lora_targets(build_model(family_config("qwen3_moe")))
+        family_handler("qwen3_dense").collect_lora_targets(build_model(family_config("qwen3_moe")))

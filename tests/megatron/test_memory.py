@@ -1,29 +1,27 @@
-"""Weights are converted in pieces: no second copy of the model is ever in memory.
+"""Peak memory of loading and saving: there is never a second copy of the model.
 
-Each measurement is a process of its own, with a checkpoint of a few hundred megabytes, most of
-them experts.
+Each measurement is a process with a checkpoint of a few hundred megabytes, mostly experts.
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from safetensors.torch import save_file
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, run
+
 MEGABYTE = 10**6
 MAX_FILE_BYTES = 50 * MEGABYTE
-# What Python, torch and gloo themselves take on the way.
+# The memory that Python, torch and gloo themselves allocate meanwhile.
 SPARE = 8 * MEGABYTE
 LAYOUTS = ("one by one", "stacked")
-SIZES = {
+SIZES: dict[str, Any] = {
     "num_hidden_layers": 6,
     "hidden_size": 512,
     "intermediate_size": 512,
@@ -39,7 +37,7 @@ SIZES = {
 
 
 class Added(NamedTuple):
-    """What each step added to a process's memory at its peak, and the sizes beside it; in bytes."""
+    """The peak memory that each step added to a process, and sizes to compare with; in bytes."""
 
     model: int
     load: int
@@ -67,7 +65,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def measured(
-    checkpoints: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+    checkpoints: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], Added]:
     """Load and save a layout's checkpoint, once each."""
     known: dict[str, Added] = {}
@@ -82,8 +80,8 @@ def measured(
 
 def measure(source: Path, folder: Path) -> Added:
     arguments = ["qwen3_moe", source, folder / "out", MAX_FILE_BYTES, folder / "measured.json"]
-    # Else glibc keeps freed memory for later, up to as much again, by the order of frees. What is
-    # to be measured is what art has in use.
+    # Otherwise glibc keeps freed memory, up to as much again, depending on the order of frees. The
+    # memory that art uses is to be measured.
     python(
         "-m", "tests.megatron.memory_worker", *map(str, arguments), MALLOC_MMAP_THRESHOLD_="65536"
     )
@@ -93,7 +91,7 @@ def measure(source: Path, folder: Path) -> Added:
 
 
 def tensor_sizes(path: Path) -> list[int]:
-    """Read the header of a safetensors file: how many bytes each tensor has."""
+    """Read the size of each tensor in bytes from the header of a safetensors file."""
     with path.open("rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     header.pop("__metadata__", None)
@@ -101,21 +99,13 @@ def tensor_sizes(path: Path) -> list[int]:
 
 
 def python(*arguments: str, **environment: str) -> str:
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", *arguments],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr[-4000:]
-    return result.stdout
+    command = (sys.executable, "-W", "ignore", *arguments)
+    return run(*command, cwd=ROOT, env={"OMP_NUM_THREADS": "1", **environment}).stdout
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_loading_takes_next_to_nothing_besides_the_model(
+def test_loading_needs_little_memory_besides_the_model(
     measured: Callable[[str], Added], layout: str
 ) -> None:
     added = measured(layout)
@@ -126,12 +116,12 @@ def test_loading_takes_next_to_nothing_besides_the_model(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_saving_takes_one_file_and_one_tensor_besides_the_model(
+def test_saving_needs_the_memory_of_one_file_and_one_tensor(
     measured: Callable[[str], Added], layout: str
 ) -> None:
     added = measured(layout)
     assert added.save < MAX_FILE_BYTES + added.largest_tensor + SPARE
-    assert added.save > MAX_FILE_BYTES / 2, "nothing was seen of the file in the making"
+    assert added.save > MAX_FILE_BYTES / 2, "the memory of the file was not seen"
 
 
 METER = """
@@ -153,7 +143,7 @@ print(allocated.added / size, mapped.added / size)
 """
 
 
-def test_the_meter_sees_what_is_allocated_and_passes_over_what_is_mapped(tmp_path: Path) -> None:
+def test_the_meter_counts_allocated_memory_and_not_mapped_files(tmp_path: Path) -> None:
     allocated, mapped = map(float, python("-c", METER, str(tmp_path / "a.safetensors")).split())
     assert allocated == pytest.approx(1, abs=0.1)
     assert mapped < 0.1

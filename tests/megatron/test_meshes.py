@@ -1,11 +1,14 @@
-"""Models that several processes share: one launch for each number of them, many checks."""
+"""Models that are sharded over processes: one launch for each number of them, many checks."""
 
 import re
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from .meshes import REFUSED, RUNS, TRAINED
+from .conftest import Measure
+from .mesh_launch import MeshRuns
+from .meshes import REFUSED, RUNS, TRAINED, Run
 from .test_weights import assert_same, tensors
 
 
@@ -20,18 +23,18 @@ def test_logits_equal_those_of_transformers(
 
 
 @pytest.mark.parametrize("run", RUNS, ids=str)
-def test_a_checkpoint_comes_out_as_it_went_in(mesh_runs: MeshRuns, run: Run) -> None:
+def test_an_unchanged_model_is_saved_bit_for_bit(mesh_runs: MeshRuns, run: Run) -> None:
     saved = mesh_runs.output(run) / "saved"
     assert_same(tensors(saved), tensors(mesh_runs.case(run.case) / "base"))
 
 
 @pytest.mark.parametrize("run", TRAINED, ids=str)
-def test_adapters_that_start_change_nothing(mesh_runs: MeshRuns, run: Run) -> None:
+def test_new_adapters_do_not_change_the_logits(mesh_runs: MeshRuns, run: Run) -> None:
     assert mesh_runs.measured(run)["unchanged"] is True
 
 
 @pytest.mark.parametrize("run", TRAINED, ids=str)
-def test_only_adapters_are_trained_and_weights_stay_where_they_are(
+def test_only_adapters_are_trained_and_weights_keep_their_memory(
     mesh_runs: MeshRuns, run: Run
 ) -> None:
     assert mesh_runs.measured(run)["only adapters trained"] is True
@@ -62,7 +65,7 @@ def test_ranks_that_hold_the_same_matrix_hold_the_same_gradient(
 
 
 @pytest.mark.parametrize("run", TRAINED, ids=str)
-def test_training_goes_as_with_peft(mesh_runs: MeshRuns, measure: Measure, run: Run) -> None:
+def test_training_equals_that_of_peft(mesh_runs: MeshRuns, measure: Measure, run: Run) -> None:
     """Steps of Adam on gradients of two microbatches, through megatron's own schedules."""
     measured = mesh_runs.measured(run)
     measure(run.case, "losses", measured["losses"])
@@ -71,17 +74,15 @@ def test_training_goes_as_with_peft(mesh_runs: MeshRuns, measure: Measure, run: 
     assert measured["trained logits"] <= 1e-4
 
 
-def test_training_changes_what_a_model_answers(mesh_runs: MeshRuns) -> None:
-    """Or the test above would say nothing."""
-    from safetensors.torch import load_file
-
-    for case in {run.case for run in TRAINED}:
-        reference = load_file(mesh_runs.case(case) / "peft.safetensors")
-        assert (reference["trained logits"] - reference["logits"]).abs().max() > 0.05
-        assert torch.all(reference["losses"].diff() < 0)
+@pytest.mark.parametrize("case", dict.fromkeys(run.case for run in TRAINED))
+def test_training_with_peft_changes_the_logits(mesh_runs: MeshRuns, case: str) -> None:
+    """Otherwise the test above would show nothing."""
+    reference = load_file(mesh_runs.case(case) / "peft.safetensors")
+    assert (reference["trained logits"] - reference["logits"]).abs().max() > 0.05
+    assert torch.all(reference["losses"].diff() < 0)
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_a_model_that_a_grid_cannot_share_is_refused(mesh_runs: MeshRuns, name: str) -> None:
+def test_a_model_that_a_mesh_cannot_shard_is_refused(mesh_runs: MeshRuns, name: str) -> None:
     message = mesh_runs.of(4)["refused"][name]
     assert re.search(REFUSED[name].message, message), message

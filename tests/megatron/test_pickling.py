@@ -1,9 +1,8 @@
-"""Handlers cross processes: they are pickled by the module that defines them, spawned or not."""
-
-import subprocess
-import sys
+"""Handlers in other processes: they are pickled by the module that defines them."""
 
 import pytest
+
+from tests.processes import run_python
 
 WRITE = """\
 import cloudpickle, pickle, sys
@@ -32,15 +31,7 @@ print("art.megatron.model_support.handlers.qwen3_moe" in sys.modules)
 def test_handlers_and_functions_that_use_them_are_pickled() -> None:
     pytest.importorskip("cloudpickle")
 
-    def run(code: str, *arguments: str) -> str:
-        result = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", code, *arguments],
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
-        assert result.returncode == 0, result.stderr
-        return result.stdout
-
-    answers = run(READ, *run(WRITE).split()).splitlines()
+    flags = ("-W", "ignore")
+    written = run_python(WRITE, flags=flags).stdout
+    answers = run_python(READ, *written.split(), flags=flags).stdout.splitlines()
     assert answers == ["True", "qwen3_dense True", "True", "False"]

@@ -1,9 +1,7 @@
-"""A real model on megatron-core: its answers, and the example that trains it."""
+"""A real model on megatron-core: its logits, and the example that trains it."""
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,9 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from art.megatron.model_support import get_model_support_handler
+from tests.processes import ROOT, run
+
+from .conftest import Measure
 
 NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
-EXAMPLE = Path(__file__).parents[2] / "examples" / "megatron_lora.py"
+EXAMPLE = ROOT / "examples" / "megatron_lora.py"
 
 pytestmark = [pytest.mark.slow, pytest.mark.smollm2]
 
@@ -26,7 +27,7 @@ def folder() -> Path:
     return resolve_base_model(NAME)
 
 
-def test_smollm2_answers_as_with_transformers(
+def test_smollm2_has_the_logits_of_transformers(
     one_process: None, measure: Measure, folder: Path
 ) -> None:
     from art import megatron
@@ -43,7 +44,7 @@ def test_smollm2_answers_as_with_transformers(
         ours = model(tokens, torch.arange(tokens.shape[1])[None], None)
         theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)(tokens).logits
     assert tokenizer.decode(ours[0, -1].argmax()) == " Berlin"
-    # Its logits reach 28, where one of float32's steps is 2e-6.
+    # Its logits reach 28, where float32 has steps of 2e-6.
     difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
     measure("SmolLM2-135M (rel.)", "logits", difference)
     assert difference <= 1e-5
@@ -52,16 +53,16 @@ def test_smollm2_answers_as_with_transformers(
 @pytest.mark.parametrize("options", [["--pipeline", "2"], []])
 def test_the_example_teaches_it_a_sentence(tmp_path: Path, options: list[str]) -> None:
     """On the two halves of a pipeline, and on two replicas."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    result = subprocess.run(
-        [*torchrun, "--nproc-per-node=2", str(EXAMPLE), *options],
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone")
+    result = run(
+        *torchrun,
+        "--nproc-per-node=2",
+        EXAMPLE,
+        *options,
         cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
+        env={"OMP_NUM_THREADS": "1"},
         timeout=300,
     )
-    assert result.returncode == 0, result.stderr[-4000:]
     losses = [float(loss) for loss in re.findall(r"loss (\d+\.\d+)", result.stdout)]
     assert losses[0] > 4
     assert losses[-1] < 1
@@ -72,8 +73,5 @@ def test_the_example_teaches_it_a_sentence(tmp_path: Path, options: list[str]) -
 
 
 def test_the_examples_help_shows_how_to_start_it() -> None:
-    result = subprocess.run(
-        [sys.executable, str(EXAMPLE), "--help"], capture_output=True, text=True, timeout=120
-    )
-    assert result.returncode == 0
+    result = run(sys.executable, EXAMPLE, "--help")
     assert "torchrun --nproc-per-node 2 examples/megatron_lora.py --pipeline 2" in result.stdout

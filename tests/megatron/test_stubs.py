@@ -1,16 +1,16 @@
-"""``stubs/`` says what the installed megatron-core says: what upstream changes fails here.
+"""Agreement of ``stubs/`` with the installed megatron-core: a change upstream fails here.
 
-mypy's stubtest compares modules, classes, functions, parameters and defaults. What an instance
-gets in ``__init__`` it cannot see, nor does it compare types: two tests here do.
+mypy's stubtest compares modules, classes, functions, parameters and defaults. It sees neither the
+attributes that are set in ``__init__`` nor types: two tests here compare those.
 """
 
 import ast
 import importlib
 import inspect
 import re
-import subprocess
 import sys
 import textwrap
+import types
 import typing
 from collections.abc import Iterator
 from importlib.metadata import version
@@ -18,7 +18,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.processes import ROOT, run
+
 STUBS = ROOT / "stubs"
 ALLOWLIST = Path(__file__).with_name("stubtest_allowlist.txt")
 SOURCES = {
@@ -35,7 +36,7 @@ CLASSES = [
 
 @pytest.fixture(scope="module")
 def stubtest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What stubtest reports, by module; ``""`` holds what belongs to none."""
+    """The reports of stubtest by module; those under ``""`` belong to none."""
     config = tmp_path_factory.mktemp("stubtest") / "mypy.ini"
     # Without torch's types, which take a minute to read, each class has only its own members.
     config.write_text(
@@ -43,15 +44,9 @@ def stubtest(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
         "[mypy-torch.*]\nfollow_imports = skip\nignore_missing_imports = True\n"
     )
     command = [sys.executable, "-m", "mypy.stubtest", "--mypy-config-file", str(config)]
-    # Of each module the stubs hold the part that art uses.
+    # The stubs have only the part of each module that art uses.
     command += ["--ignore-missing-stub", "--allowlist", str(ALLOWLIST), "--concise"]
-    result = subprocess.run(
-        [*command, "megatron.core"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        cwd=config.parent,
-    )
+    result = run(*command, "megatron.core", status=None, timeout=300, cwd=config.parent)
     reports: dict[str, list[str]] = {"": []}
     for line in result.stdout.splitlines():
         name = line.partition(" ")[0]
@@ -97,19 +92,19 @@ def test_instances_have_the_attributes_of_the_stub(module: str, cls: ast.ClassDe
 
 @pytest.mark.parametrize(("module", "cls"), CLASSES)
 def test_fields_have_the_types_of_the_stub(module: str, cls: ast.ClassDef) -> None:
-    """Of a dataclass, whose fields upstream annotates."""
+    """For dataclasses, whose fields upstream annotates."""
     runtime = getattr(importlib.import_module(module), cls.name)
     if not hasattr(runtime, "__dataclass_fields__"):
         return
     upstream = typing.get_type_hints(runtime)
     for attribute, annotation in _annotations(cls).items():
         ours = eval(annotation, vars(importlib.import_module(module)) | vars(typing))
-        assert ours == upstream[attribute], attribute
+        assert _parts(ours) == _parts(upstream[attribute]), attribute
 
 
 @pytest.mark.parametrize(("module", "cls"), CLASSES)
 def test_the_allowlist_hides_no_constructor_that_a_stub_has(module: str, cls: ast.ClassDef) -> None:
-    """Of a constructor that the stub gives in part, each parameter is upstream's."""
+    """If a stub has a part of a constructor, each of its parameters is upstream's."""
     methods = {node.name: node for node in cls.body if isinstance(node, ast.FunctionDef)}
     constructor = methods.get("__init__")
     name = f"{module}.{cls.name}.__init__"
@@ -147,16 +142,11 @@ MISUSE = """
 
 
 def test_mypy_refuses_what_the_stubs_lack(tmp_path: Path) -> None:
-    """An engine's missing stub must not turn what comes from it into Any."""
+    """A missing stub must not turn the values that come from it into Any."""
     program = tmp_path / "program.py"
     program.write_text(textwrap.dedent(MISUSE))
-    result = subprocess.run(
-        [sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", str(program)],
-        capture_output=True,
-        text=True,
-        timeout=600,
-        cwd=ROOT,
-    )
+    command = (sys.executable, "-m", "mypy", "--config-file", "pyproject.toml", program)
+    result = run(*command, status=None, timeout=600, cwd=ROOT)
     found = re.findall(r"program\.py:(\d+): error: .*\[(.+)\]", result.stdout)
     assert found == [
         ("4", "attr-defined"),
@@ -167,8 +157,18 @@ def test_mypy_refuses_what_the_stubs_lack(tmp_path: Path) -> None:
     ], result.stdout
 
 
+def _parts(annotation: object) -> object:
+    """Split an annotation, so that ``List[int] | None`` equals ``Optional[list[int]]``."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is None or origin is typing.Literal:
+        return annotation
+    if origin in (typing.Union, types.UnionType):
+        return frozenset(map(_parts, arguments))
+    return origin, tuple(map(_parts, arguments))
+
+
 def _annotations(cls: ast.ClassDef) -> dict[str, str]:
-    """Annotated attributes; a ``None`` instead of a type takes one of torch's away."""
+    """List annotated attributes; a ``None`` instead of a type removes one of torch's."""
     return {
         ast.unparse(node.target): ast.unparse(node.annotation)
         for node in cls.body
@@ -177,12 +177,13 @@ def _annotations(cls: ast.ClassDef) -> dict[str, str]:
 
 
 def _attributes_set_by(runtime: type) -> Iterator[str]:
-    """Attributes that a class, or a base of it, annotates or gives to ``self``."""
+    """List the attributes that a class, or a base of it, annotates or sets on ``self``."""
     for cls in runtime.__mro__:
         if not cls.__module__.startswith("megatron"):
             continue
         yield from inspect.get_annotations(cls)
         for node in ast.walk(ast.parse(textwrap.dedent(inspect.getsource(cls)))):
-            is_target = isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)
-            if is_target and ast.unparse(node.value) == "self":
+            if not isinstance(node, ast.Attribute) or not isinstance(node.ctx, ast.Store):
+                continue
+            if ast.unparse(node.value) == "self":
                 yield node.attr

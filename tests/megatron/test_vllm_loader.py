@@ -1,4 +1,4 @@
-"""Adapters for vLLM, as vLLM's own published code loads them.
+"""Adapters for vLLM, loaded by vLLM's own published code.
 
 ``.vllm`` holds the source of the release that ``constraints.txt`` pins, without its kernels. For
 each family it builds the class that serves it, on the CPU, and runs what a server runs:
@@ -13,9 +13,7 @@ environment, not those that the release asks for.
 """
 
 import json
-import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,23 +22,25 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.processes import ROOT, run
+
 from .vllm_cases import SERVED, write_case
 from .vllm_faults import FAULTS
 
-VLLM = Path(__file__).parents[2] / ".vllm"
+VLLM = ROOT / ".vllm"
 WORKER = Path(__file__).with_name("vllm_worker.py")
 
 
 @pytest.fixture(scope="module")
 def loaded(one_process: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder for each case, with what vLLM made of every adapter."""
+    """A folder for each case, with the weights that vLLM computed from every adapter."""
     if not (VLLM / "vllm").is_dir():
         pytest.skip("vLLM's source is not in .vllm; `make .vllm/.ready` brings it")
     root = tmp_path_factory.mktemp("vllm") / "cases"
     for case in SERVED:
         (root / case).mkdir(parents=True)
         write_case(case, root / case)
-    environment = os.environ | {
+    environment = {
         "PYTHONPATH": str(VLLM),
         "VLLM_TARGET_DEVICE": "cpu",
         "VLLM_LOGGING_LEVEL": "ERROR",
@@ -51,25 +51,17 @@ def loaded(one_process: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "CUDA_VISIBLE_DEVICES": "",
         "OMP_NUM_THREADS": "1",
     }
-    run = subprocess.run(
-        [sys.executable, "-P", str(WORKER), str(root)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-    )
-    assert run.returncode == 0, run.stdout[-8000:]
+    run(sys.executable, "-P", WORKER, root, env=environment, timeout=400)
     return root
 
 
 def _refusal(folder: Path, adapter: str) -> str:
-    """What vLLM said against an adapter."""
+    """Get vLLM's error message for an adapter."""
     return json.loads((folder / "errors.json").read_text()).get(adapter, "")
 
 
 def _differing(folder: Path, adapter: str) -> set[str]:
-    """The weights that an adapter changes otherwise than PEFT does."""
+    """List the weights that an adapter changes in another way than PEFT does."""
     wanted, found = (load_file(folder / f"{name}.safetensors") for name in ("wanted", adapter))
     none = torch.zeros(())
     return {
@@ -80,7 +72,7 @@ def _differing(folder: Path, adapter: str) -> set[str]:
 
 
 def _close(found: Tensor, wanted: Tensor) -> bool:
-    # Where float32 rounds what was merged, it is 1e-8 off.
+    # The rounding of merged weights in float32 makes a difference of 1e-8.
     return found.shape == wanted.shape and torch.allclose(found, wanted, rtol=0, atol=1e-6)
 
 
@@ -95,9 +87,11 @@ def test_vllm_adds_what_peft_merges(loaded: Path, case: str, written: str) -> No
 
 @pytest.mark.parametrize("case", SERVED)
 def test_each_kind_of_module_can_be_adapted_without_the_others(loaded: Path, case: str) -> None:
-    """An adapter of one adds its rows of a fused layer; together they add all."""
+    """An adapter of one kind changes its rows of a fused layer; together they change all."""
     wanted = load_file(loaded / case / "wanted.safetensors")
-    covered = {name: torch.zeros(weight.shape[:-1], dtype=bool) for name, weight in wanted.items()}
+    covered = {
+        name: torch.zeros(weight.shape[:-1], dtype=torch.bool) for name, weight in wanted.items()
+    }
     for adapter in sorted((loaded / case / "adapters").glob("part-*")):
         assert not _refusal(loaded / case, adapter.name), adapter.name
         for name, found in load_file(loaded / case / f"{adapter.name}.safetensors").items():
@@ -108,7 +102,7 @@ def test_each_kind_of_module_can_be_adapted_without_the_others(loaded: Path, cas
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_what_is_written_wrongly_is_found(loaded: Path, name: str) -> None:
+def test_an_adapter_that_is_written_wrongly_is_found(loaded: Path, name: str) -> None:
     fault = FAULTS[name]
     folder = loaded / fault.case
     if fault.refusal:
@@ -121,6 +115,6 @@ def test_what_is_written_wrongly_is_found(loaded: Path, name: str) -> None:
         assert any(weight.endswith(kind) for weight in differing)
 
 
-def test_experts_that_peft_fuses_have_to_be_taken_apart_for_qwen3(loaded: Path) -> None:
+def test_vllm_refuses_the_fused_experts_of_peft_for_qwen3_only(loaded: Path) -> None:
     assert "fused 3D MoE weights" in _refusal(loaded / "qwen3_moe", "peft")
     assert _differing(loaded / "qwen3_5_moe", "peft") == set()

@@ -1,10 +1,12 @@
-"""Conversions between trained LoRA tensors and vLLM's, against PEFT, transformers and megatron.
+"""Conversions between trained LoRA tensors and vLLM's, compared with PEFT and transformers.
 
 PEFT's fused experts are what vLLM loads for models that say ``is_3d_moe_weight``; both read
 ``lora_B`` as ``reshape(out, rank, experts)``.
 """
 
 import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -16,6 +18,8 @@ from torch import Tensor
 from transformers import (
     GptOssConfig,
     GptOssForCausalLM,
+    PretrainedConfig,
+    PreTrainedModel,
     Qwen3_5Config,
     Qwen3_5ForConditionalGeneration,
     Qwen3_5MoeForCausalLM,
@@ -27,15 +31,23 @@ from transformers import (
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5Attention
 
 from art.errors import AdapterFormatError
-from art.megatron.model_support import handlers
 
-from .tiny_models import CASES, FAMILIES, FUSED_EXPERTS
+from .conftest import BuildModel, FamilyConfig
+from .tiny_models import CASES, FAMILIES, FUSED_EXPERTS, family_handler
+
+if TYPE_CHECKING:
+    from megatron.core.models.gpt import GPTModel
 
 LAYERS = "base_model.model.model.layers"
 SERVED_LAYERS = "base_model.model.model.language_model.layers"
 RANK = 3
-CONFIG = {"r": RANK, "num_attention_heads": 4, "num_key_value_heads": 2, "target_modules": []}
-TINY = {
+CONFIG: dict[str, Any] = {
+    "r": RANK,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "target_modules": [],
+}
+TINY: dict[str, Any] = {
     "num_hidden_layers": 2,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -49,12 +61,8 @@ TINY = {
 }
 
 
-def handler(key: str):
-    return getattr(handlers, f"{key.upper()}_HANDLER")
-
-
 def adapter(module: str, rows: int, columns: int, rank: int = RANK) -> dict[str, Tensor]:
-    """An adapter of one linear module of random values."""
+    """Make a random adapter of one linear module."""
     return {
         f"{module}.lora_A.weight": torch.randn(rank, columns),
         f"{module}.lora_B.weight": torch.randn(rows, rank),
@@ -64,8 +72,8 @@ def adapter(module: str, rows: int, columns: int, rank: int = RANK) -> dict[str,
 def trained_adapter(
     key: str, *, rank: int = RANK, experts: int = 3, width: int = 4
 ) -> dict[str, Tensor]:
-    """An adapter as training names it: attention, and the MLP that the family has."""
-    tensors = {}
+    """Make an adapter as training names it: of attention, and of the family's MLP."""
+    tensors: dict[str, Tensor] = {}
     for layer in ("0", "11"):
         path = f"{LAYERS}.{layer}"
         gate = 2 if key.startswith("qwen3_5") else 1
@@ -92,7 +100,7 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 def fused_peft_model(
     model_class: type[PreTrainedModel], config_class: type[PretrainedConfig]
 ) -> tuple[dict[str, Tensor], dict[tuple[str, str], Tensor]]:
-    """A Hugging Face model whose fused experts, two parameters a layer, have PEFT adapters."""
+    """Let PEFT adapt the fused experts of a model; return the adapter and its weight updates."""
     model = get_peft_model(
         model_class(config_class(**TINY)),
         LoraConfig(
@@ -112,7 +120,7 @@ def fused_peft_model(
 
 
 def product(tensors: dict[str, Tensor], module: str) -> Tensor:
-    """What an adapter adds to its module's weight, at a scale of 1."""
+    """Compute the update of a module's weight by an adapter, at a scale of 1."""
     return tensors[f"{module}.lora_B.weight"] @ tensors[f"{module}.lora_A.weight"]
 
 
@@ -121,34 +129,36 @@ def product(tensors: dict[str, Tensor], module: str) -> Tensor:
     rank=st.integers(1, 5), experts=st.integers(1, 5), width=st.integers(1, 6), seed=st.integers(0)
 )
 @settings(max_examples=15, deadline=None)
-def test_from_vllm_undoes_to_vllm(key: str, rank: int, experts: int, width: int, seed: int) -> None:
+def test_from_vllm_inverts_to_vllm(
+    key: str, rank: int, experts: int, width: int, seed: int
+) -> None:
     torch.manual_seed(seed % 2**63)
     trained = trained_adapter(key, rank=rank, experts=experts, width=width)
     config = {**CONFIG, "r": rank}
-    served, served_config = handler(key).to_vllm_lora_tensors(trained, adapter_config=config)
+    served, served_config = family_handler(key).to_vllm_lora_tensors(trained, adapter_config=config)
     assert served_config["r"] == rank
-    restored = handler(key).from_vllm_lora_tensors(served, adapter_config=served_config)
+    restored = family_handler(key).from_vllm_lora_tensors(served, adapter_config=served_config)
     assert_same(restored, trained)
-    again, _ = handler(key).to_vllm_lora_tensors(restored, adapter_config=served_config)
+    again, _ = family_handler(key).to_vllm_lora_tensors(restored, adapter_config=served_config)
     assert_same(again, served)
 
 
 @pytest.mark.parametrize("key", FAMILIES)
 def test_converted_tensors_can_be_saved(key: str, tmp_path: Path) -> None:
     trained = trained_adapter(key)
-    served, config = handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
+    served, config = family_handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
     save_file(served, tmp_path / "served.safetensors")
-    restored = handler(key).from_vllm_lora_tensors(served, adapter_config=config)
+    restored = family_handler(key).from_vllm_lora_tensors(served, adapter_config=config)
     save_file(restored, tmp_path / "restored.safetensors")
     assert_same(load_file(tmp_path / "restored.safetensors"), trained)
 
 
 @pytest.mark.parametrize("key", FAMILIES)
-def test_conversions_leave_what_they_were_given_alone(key: str) -> None:
+def test_conversions_do_not_change_their_arguments(key: str) -> None:
     trained = trained_adapter(key)
     copies = {name: tensor.clone() for name, tensor in trained.items()}
     config = dict(CONFIG)
-    served, served_config = handler(key).to_vllm_lora_tensors(trained, adapter_config=config)
+    served, served_config = family_handler(key).to_vllm_lora_tensors(trained, adapter_config=config)
     assert_same(trained, copies)
     assert config == CONFIG
     served_config["r"] = 0
@@ -160,28 +170,30 @@ def test_conversions_leave_what_they_were_given_alone(key: str) -> None:
 def test_every_target_of_a_model_can_be_served(
     family_config: FamilyConfig, build_model: BuildModel, key: str
 ) -> None:
-    """Adapters of all that collect_lora_targets finds, through vLLM's layout and back."""
-    trained = {}
-    for target in handler(key).collect_lora_targets(build_model(family_config(key))):
+    """Adapters of every LoRA target, converted to vLLM's layout and back."""
+    trained: dict[str, Tensor] = {}
+    for target in family_handler(key).collect_lora_targets(build_model(family_config(key))):
         for name in target.adapter_modules:
             rows = 64 if name.endswith("q_proj") and key.startswith("qwen3_5") else 32
             columns = 16 if ".experts." in name and "down" in name else 32
             trained |= adapter(f"base_model.model.{name}", rows, columns)
-    served, config = handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
-    assert_same(handler(key).from_vllm_lora_tensors(served, adapter_config=config), trained)
+    served, config = family_handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
+    assert_same(family_handler(key).from_vllm_lora_tensors(served, adapter_config=config), trained)
 
 
 @pytest.mark.parametrize("key", ["default_dense", "llama3_dense", "qwen3_dense"])
-def test_dense_adapters_are_served_as_they_are(key: str) -> None:
+def test_dense_adapters_are_served_unchanged(key: str) -> None:
     trained = trained_adapter(key)
-    served, config = handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
+    served, config = family_handler(key).to_vllm_lora_tensors(trained, adapter_config=CONFIG)
     assert_same(served, trained)
     assert config == CONFIG
 
 
-def test_qwen3_moe_takes_the_fused_experts_of_peft_apart(tmp_path: Path) -> None:
+def test_qwen3_moe_splits_the_fused_experts_of_peft(tmp_path: Path) -> None:
     tensors, deltas = fused_peft_model(Qwen3MoeForCausalLM, Qwen3MoeConfig)
-    served, config = handler("qwen3_moe").to_vllm_lora_tensors(tensors, adapter_config=CONFIG)
+    served, config = family_handler("qwen3_moe").to_vllm_lora_tensors(
+        tensors, adapter_config=CONFIG
+    )
     assert config["target_modules"] == ["o_proj", "experts"]
     assert len(deltas) == 2 * TINY["num_hidden_layers"]
     for (name, parameter), delta in deltas.items():
@@ -194,25 +206,29 @@ def test_qwen3_moe_takes_the_fused_experts_of_peft_apart(tmp_path: Path) -> None
     expert_names = [name for name in served if ".mlp.experts." in name]
     assert len(expert_names) == 2 * 4 * 3 * 2
     assert all(re.search(r"experts\.\d\.(gate|up|down)_proj\.lora_[AB]", n) for n in expert_names)
-    assert_same(handler("qwen3_moe").from_vllm_lora_tensors(served, adapter_config=CONFIG), served)
+    assert_same(
+        family_handler("qwen3_moe").from_vllm_lora_tensors(served, adapter_config=CONFIG), served
+    )
     # Gate and up came from one tensor; safetensors refuses two names for the same memory.
     save_file(served, tmp_path / "served.safetensors")
     assert_same(load_file(tmp_path / "served.safetensors"), served)
 
 
 def test_qwen3_5_moe_serves_the_fused_experts_of_peft() -> None:
-    """Training's experts, fused, are PEFT's own tensors for the same adapter."""
+    """The fused experts of training equal PEFT's own tensors for the same adapter."""
     tensors, deltas = fused_peft_model(Qwen3_5MoeForCausalLM, Qwen3_5MoeTextConfig)
     # Only the order of q_proj's rows needs the heads, and there is no q_proj here.
     config = {"r": RANK, "target_modules": ["o_proj", "experts"]}
     in_vllms_names = {name.replace(LAYERS, SERVED_LAYERS): tensors[name] for name in tensors}
-    trained = handler("qwen3_5_moe").from_vllm_lora_tensors(in_vllms_names, adapter_config=config)
+    trained = family_handler("qwen3_5_moe").from_vllm_lora_tensors(
+        in_vllms_names, adapter_config=config
+    )
     for (name, parameter), delta in deltas.items():
         experts = name.removesuffix(".base_layer")
         for number, of_expert in enumerate(delta):
             ours = product(trained, f"{experts}.{number}.{parameter.rpartition('.')[2]}")
             torch.testing.assert_close(ours, of_expert)
-    served, served_config = handler("qwen3_5_moe").to_vllm_lora_tensors(
+    served, served_config = family_handler("qwen3_5_moe").to_vllm_lora_tensors(
         trained, adapter_config=config
     )
     assert_same(served, in_vllms_names)
@@ -220,10 +236,10 @@ def test_qwen3_5_moe_serves_the_fused_experts_of_peft() -> None:
 
 
 def test_gpt_oss_serves_the_fused_experts_of_peft() -> None:
-    """Training has an expert's gates, then its ups; PEFT and vLLM have each gate beside its up."""
+    """Training keeps an expert's gates, then its ups; PEFT and vLLM interleave them."""
     tensors, deltas = fused_peft_model(GptOssForCausalLM, GptOssConfig)
     config = {"r": RANK, "target_modules": ["o_proj", "experts"]}
-    trained = handler("gpt_oss").from_vllm_lora_tensors(tensors, adapter_config=config)
+    trained = family_handler("gpt_oss").from_vllm_lora_tensors(tensors, adapter_config=config)
     assert len(deltas) == 2 * TINY["num_hidden_layers"]
     for (name, parameter), delta in deltas.items():
         experts, projection = name.removesuffix(".base_layer"), parameter.rpartition(".")[2]
@@ -232,28 +248,28 @@ def test_gpt_oss_serves_the_fused_experts_of_peft() -> None:
                 of_expert = torch.cat([of_expert[0::2], of_expert[1::2]])
             ours = product(trained, f"{experts}.{number}.{projection}")
             torch.testing.assert_close(ours, of_expert)
-    served, _ = handler("gpt_oss").to_vllm_lora_tensors(trained, adapter_config=config)
+    served, _ = family_handler("gpt_oss").to_vllm_lora_tensors(trained, adapter_config=config)
     assert_same(served, tensors)
 
 
 def test_qwen3_5_names_are_those_of_the_class_that_vllm_serves() -> None:
-    text = Qwen3_5TextConfig(**TINY, full_attention_interval=2)
+    text = Qwen3_5TextConfig(**TINY | {"full_attention_interval": 2})
     with torch.device("meta"):
         model = Qwen3_5ForConditionalGeneration(Qwen3_5Config(text_config=text.to_dict()))
     trained = adapter(f"{LAYERS}.1.self_attn.o_proj", 32, 32)
-    served, _ = handler("qwen3_5_dense").to_vllm_lora_tensors(trained, adapter_config=CONFIG)
+    served, _ = family_handler("qwen3_5_dense").to_vllm_lora_tensors(trained, adapter_config=CONFIG)
     for name in served:
         module = re.sub(r"^base_model\.model\.|\.lora_[AB]\.weight$", "", name)
-        assert model.get_submodule(module).weight.shape == (32, 32)
+        assert model.get_parameter(f"{module}.weight").shape == (32, 32)
 
 
 def test_gated_queries_are_in_the_order_of_each_engine(
     family_config: FamilyConfig, build_model: BuildModel
 ) -> None:
-    """One adapter, run by megatron's attention as trained and by transformers' as served."""
+    """One adapter, in megatron's attention as trained and in transformers' as served."""
     config = family_config("qwen3_5_dense")
     tensors = adapter(f"{LAYERS}.3.self_attn.q_proj", 64, 32)
-    served, _ = handler("qwen3_5_dense").to_vllm_lora_tensors(tensors, adapter_config=CONFIG)
+    served, _ = family_handler("qwen3_5_dense").to_vllm_lora_tensors(tensors, adapter_config=CONFIG)
     # Small, so that the gate's sigmoid can be undone.
     as_trained = product(tensors, f"{LAYERS}.3.self_attn.q_proj") / 32
     as_served = product(served, f"{SERVED_LAYERS}.3.self_attn.q_proj") / 32
@@ -267,13 +283,16 @@ def test_gated_queries_are_in_the_order_of_each_engine(
 
 @torch.no_grad()
 def _megatron_query_and_gate(model: "GPTModel", weight: Tensor) -> tuple[Tensor, Tensor]:
-    """[heads, head_dim] each, of an input of ones. ``weight`` is q_proj's, [2 * 32, 32]."""
+    """Compute query and gate, ``[N, D]`` each, of ones. ``weight`` is q_proj's, ``[64, 32]``."""
+    from megatron.core.transformer.attention import SelfAttention
+
     attention = model.decoder.layers[3].self_attention
+    assert isinstance(attention, SelfAttention)
     attention.q_layernorm = torch.nn.Identity()
-    # Of each of two groups: two queries, two gates, then a key and a value, of eight rows each.
+    # Each of two groups has two queries, two gates, a key and a value, of eight rows each.
     key_value = torch.zeros(2, 16, 32)
     qkv = torch.cat([weight.reshape(2, 32, 32), key_value], dim=1).reshape(96, 32)
-    attention.linear_qkv.weight.copy_(qkv)
+    attention.get_parameter("linear_qkv.weight").copy_(qkv)
     query, _, _, gate = attention.get_query_key_value_tensors(
         torch.ones(1, 1, 32), output_gate=True
     )
@@ -282,14 +301,15 @@ def _megatron_query_and_gate(model: "GPTModel", weight: Tensor) -> tuple[Tensor,
 
 @torch.no_grad()
 def _hf_query_and_gate(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """The same of transformers: what its q_norm is given, and what its output is gated by."""
-    attention = Qwen3_5Attention(
-        Qwen3_5TextConfig(**TINY, full_attention_interval=1, attn_implementation="eager"), 0
-    )
+    """Compute the same with transformers: the input of its q_norm, and the gate of its output."""
+    options = {"full_attention_interval": 1, "attn_implementation": "eager"}
+    # transformers' annotation names the config of the whole model, of which this is the text part.
+    text_config: Any = Qwen3_5TextConfig(**TINY | options)
+    attention = Qwen3_5Attention(text_config, 0)
     attention.q_proj.weight.copy_(weight)
-    # A value of 1 at the only position makes the attention's output 1, so the gate stays.
+    # A value of 1 at the only position makes the attention's output 1, which leaves the gate.
     attention.v_proj.weight.fill_(1 / 32)
-    seen = {}
+    seen: dict[str, Tensor] = {}
     attention.q_norm.register_forward_pre_hook(lambda _, args: seen.update(query=args[0]))
     attention.o_proj.register_forward_pre_hook(lambda _, args: seen.update(gated=args[0]))
     rotation = (torch.ones(1, 1, 8), torch.zeros(1, 1, 8))
@@ -319,7 +339,7 @@ def transposed(tensors: dict[str, Tensor], suffix: str) -> dict[str, Tensor]:
     return {n: t.T if n.endswith(suffix) else t for n, t in tensors.items()}
 
 
-BAD_TO_VLLM = [
+BAD_TO_VLLM: list[tuple[str, dict[str, Tensor], dict[str, object], str]] = [
     ("llama3_dense", {"model.layers.0.weight": torch.ones(1, 1)}, {}, "not the name of a LoRA"),
     ("llama3_dense", without(O_PROJ, "lora_B.weight"), {}, "has lora_A but no lora_B"),
     ("llama3_dense", transposed(O_PROJ, "lora_B.weight"), {}, "rows of A must equal columns"),
@@ -335,14 +355,14 @@ BAD_TO_VLLM = [
     ("qwen3_5_dense", Q_PROJ, {"num_attention_heads": 5}, "64 rows of lora_B are not a query"),
     ("qwen3_5_dense", adapter(f"{LAYERS}.0.linear_attn.in_proj_z", 9, 6)
      | adapter(f"{LAYERS}.1.linear_attn.in_proj_qkv", 9, 6), {}, "0.linear_attn.in_proj_z without"),
-    ("qwen3_moe", FUSED, {"r": 4}, "not a whole number of experts of rank 4"),
+    ("qwen3_moe", FUSED, {"r": 4}, "not a multiple of the rank 4"),
     ("qwen3_moe", without(FUSED, "base_layer.lora_A.weight", "base_layer.lora_B.weight"), {},
      r"has only \['down_proj'\]"),
     ("qwen3_moe", FUSED | {f"{EXPERTS}.lora_A.weight": torch.ones(6, 5)}, {}, r"are not \[E, R, H"),
     ("qwen3_moe", FUSED | adapter(f"{EXPERTS}.0.up_proj", 4, 6), {}, "both fused and single"),
-    ("qwen3_moe", adapter(f"{EXPERTS}.0.up_proj", 4, 6), {}, "every expert needs"),
+    ("qwen3_moe", adapter(f"{EXPERTS}.0.up_proj", 4, 6), {}, "every expert must have"),
     ("qwen3_5_moe", FUSED, {}, "training keeps experts one by one"),
-    ("qwen3_5_moe", adapter(f"{EXPERTS}.0.gate_proj", 4, 6), {}, "every expert needs"),
+    ("qwen3_5_moe", adapter(f"{EXPERTS}.0.gate_proj", 4, 6), {}, "every expert must have"),
     ("qwen3_5_moe", {
         **adapter(f"{EXPERTS}.0.gate_up_proj", 8, 6), **adapter(f"{EXPERTS}.1.gate_up_proj", 8, 6),
         **adapter(f"{EXPERTS}.1.down_proj", 6, 4),
@@ -355,7 +375,7 @@ BAD_TO_VLLM = [
         **adapter(f"{EXPERTS}.0.gate_up_proj", 7, 6), **adapter(f"{EXPERTS}.0.down_proj", 6, 4),
     }, {}, r"are not \[E, R, H"),
     ("gpt_oss", FUSED, {}, "training keeps experts one by one"),
-    ("gpt_oss", adapter(f"{EXPERTS}.0.gate_up_proj", 7, 6), {}, "7 rows .* not as many gates"),
+    ("gpt_oss", adapter(f"{EXPERTS}.0.gate_up_proj", 7, 6), {}, "it must have as many gates"),
 ]  # fmt: skip
 
 
@@ -364,13 +384,13 @@ def test_adapters_that_vllm_could_not_load_are_refused(
     key: str, tensors: dict[str, Tensor], options: dict[str, object], message: str
 ) -> None:
     with pytest.raises(AdapterFormatError, match=message):
-        handler(key).to_vllm_lora_tensors(tensors, adapter_config=CONFIG | options)
+        family_handler(key).to_vllm_lora_tensors(tensors, adapter_config=CONFIG | options)
 
 
 BAD_FROM_VLLM = [
     ("qwen3_dense", FUSED, "has no routed experts"),
     ("qwen3_moe", FUSED, "vLLM keeps the experts of qwen3_moe one by one"),
-    ("qwen3_moe", adapter(f"{EXPERTS}.0.up_proj", 4, 6), "every expert needs"),
+    ("qwen3_moe", adapter(f"{EXPERTS}.0.up_proj", 4, 6), "every expert must have"),
     ("qwen3_5_dense", O_PROJ, "not in the decoder"),
     ("qwen3_5_dense", SERVED_FUSED, "has no routed experts"),
     ("qwen3_5_moe", adapter(f"{SERVED_EXPERTS}.0.up_proj", 4, 6), "of qwen3_5_moe fused"),
@@ -386,4 +406,4 @@ def test_tensors_that_vllm_would_not_have_are_refused(
     key: str, tensors: dict[str, Tensor], message: str
 ) -> None:
     with pytest.raises(AdapterFormatError, match=message):
-        handler(key).from_vllm_lora_tensors(tensors, adapter_config=CONFIG)
+        family_handler(key).from_vllm_lora_tensors(tensors, adapter_config=CONFIG)

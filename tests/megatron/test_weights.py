@@ -1,9 +1,10 @@
-"""Checkpoints into models and out again, and every way in which they can be wrong."""
+"""Loading and saving of checkpoints, and every fault that is refused."""
 
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -11,14 +12,19 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from art.errors import CheckpointError
-from art.megatron.model_support import handlers
 
+from .file_size import no_file_larger_than
 from .tiny_models import CASES, hf_config, save
+
+if TYPE_CHECKING:
+    from megatron.core.models.gpt import GPTModel
+
+    from art.megatron.weights.mapping import WeightMapping
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The checkpoint of a case, of several files."""
+    """Saves the checkpoint of a case, of several files."""
     folder = tmp_path_factory.mktemp("checkpoints")
 
     def of(name: str) -> Path:
@@ -44,10 +50,10 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
 
 
 def built(name: str, dtype: torch.dtype = torch.float32) -> tuple["GPTModel", "WeightMapping"]:
-    """An empty model of a case, and its mapping."""
+    """Build an uninitialised model of a case, and its mapping."""
     from art.megatron.models.build import build_model, transformer_config
 
-    handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+    handler = CASES[name].handler
     architecture = handler.read_config(hf_config(name))
     model = build_model(architecture, transformer_config(architecture, dtype=dtype))
     return model, handler.weight_mapping(architecture)
@@ -72,7 +78,7 @@ def round_trip(name: str, source: Path, target: Path, **options: int) -> dict[st
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_checkpoint_comes_out_as_it_went_in(
+def test_an_unchanged_model_is_saved_bit_for_bit(
     checkpoints: Callable[[str], Path], tmp_path: Path, name: str
 ) -> None:
     source = checkpoints(name)
@@ -85,7 +91,7 @@ def test_a_checkpoint_comes_out_as_it_went_in(
 
 
 @pytest.mark.parametrize("limit", [1, 30_000, 10**9])
-def test_files_are_no_larger_than_they_may_be(
+def test_files_stay_below_the_maximum_size(
     checkpoints: Callable[[str], Path], tmp_path: Path, limit: int
 ) -> None:
     source, target = checkpoints("qwen3_dense"), tmp_path / "out"
@@ -109,7 +115,7 @@ def test_files_are_no_larger_than_they_may_be(
 def test_experts_are_read_stacked_or_one_by_one(
     checkpoints: Callable[[str], Path], tmp_path: Path, name: str, stacked: bool
 ) -> None:
-    """Both are published; the layout that came in goes out."""
+    """Both are published; a model is saved in the layout of its source."""
     one_by_one = tensors(checkpoints(name))
     source = tmp_path / "source"
     shutil.copytree(checkpoints(name), source, ignore=shutil.ignore_patterns("model*"))
@@ -121,7 +127,7 @@ def test_experts_are_read_stacked_or_one_by_one(
     assert_same(target, together if stacked else one_by_one)
 
 
-def test_a_tied_checkpoint_may_hold_the_output_layer_too(
+def test_a_tied_checkpoint_may_also_have_the_output_layer(
     checkpoints: Callable[[str], Path], tmp_path: Path
 ) -> None:
     """As Qwen3-0.6B's does."""
@@ -138,7 +144,7 @@ def test_a_tied_checkpoint_may_hold_the_output_layer_too(
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_a_model_in_float32_goes_out_in_the_dtype_that_came_in(
+def test_a_float32_model_is_saved_in_the_dtype_of_its_source(
     tmp_path: Path, dtype: torch.dtype
 ) -> None:
     source = tmp_path / "source"
@@ -159,7 +165,7 @@ def changed(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[dict[str
 
 
 Q = "model.layers.1.self_attn.q_proj.weight"
-BAD_TENSORS = [
+BAD_TENSORS: list[tuple[Callable[[dict[str, Tensor]], object], str]] = [
     (without(Q), f"lacks tensors.*{Q}"),
     (lambda held: held.__setitem__("model.layers.2.mlp.extra", torch.ones(1)), "mlp.extra"),
     (changed(Q, lambda q: q[:-10].contiguous()), rf"{Q} is \[74, 60\].*calls for \[84, 60\]"),
@@ -209,7 +215,7 @@ def rewrite_index(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "model.safetensors.index.json").write_text(text)
 
 
-BAD_FILES = [
+BAD_FILES: list[tuple[Callable[[Path], object], str]] = [
     (truncate, "cut short"),
     (lambda folder: next(folder.glob("*.safetensors")).write_bytes(b""), "cut short"),
     (remove_a_file, "is missing"),
@@ -244,15 +250,28 @@ def test_a_folder_that_exists_is_not_overwritten(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_write_that_fails_leaves_nothing(
-    checkpoints: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("limit", [1000, 60_000])
+def test_a_save_that_fails_leaves_nothing(
+    checkpoints: Callable[[str], Path], tmp_path: Path, limit: int
 ) -> None:
-    from art.megatron.weights import checkpoint
+    """Neither in its first file nor in a later one."""
+    from art.megatron.weights.save import save_checkpoint
 
-    def full(*arguments: object, **options: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(CheckpointError, match="No space left"):
-        round_trip("qwen3_dense", checkpoints("qwen3_dense"), tmp_path / "out")
+    source = checkpoints("qwen3_dense")
+    model, mapping = load("qwen3_dense", source)
+    with no_file_larger_than(limit), pytest.raises(CheckpointError, match=r"not written: .*large"):
+        save_checkpoint(
+            model, mapping, tmp_path / "out", source=source, max_file_bytes=limit + 20_000
+        )
     assert list(tmp_path.iterdir()) == []
+
+
+def test_read_only_files_of_the_source_are_copied(
+    checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(checkpoints("qwen3_dense"), source)
+    for path in source.iterdir():
+        path.chmod(0o444)
+    round_trip("qwen3_dense", source, tmp_path / "out")
+    assert (tmp_path / "out" / "config.json").read_bytes() == (source / "config.json").read_bytes()

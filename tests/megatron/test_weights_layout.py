@@ -1,6 +1,7 @@
-"""How ranks share a model's tensors, for any number of them, against plain slow references."""
+"""Sharding of a model's tensors over any number of ranks, compared with slow references."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -9,26 +10,30 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from art.errors import ConfigurationError
-from art.megatron.model_support import handlers
 from art.megatron.weights.layout import Layout, Part, index_of
 
 from .tiny_models import CASES, hf_config
 
+if TYPE_CHECKING:
+    from art.megatron.weights.mapping import RankSlice, WeightMapping
+
 
 def mapping_of(name: str) -> "WeightMapping":
-    handler = getattr(handlers, f"{CASES[name].family.upper()}_HANDLER")
+    handler = CASES[name].handler
     return handler.weight_mapping(handler.read_config(hf_config(name)))
 
 
-def places(mapping: "WeightMapping", tensor: int, pipeline: int, expert: int) -> Iterator:
-    """Every place of a mesh; experts are not also shared by tensor parallelism."""
-    from art.megatron.weights.mapping import Place
+def slices(
+    mapping: "WeightMapping", tensor: int, pipeline: int, expert: int
+) -> Iterator["RankSlice"]:
+    """Yield the part of each rank of a mesh without expert tensor parallelism."""
+    from art.megatron.weights.mapping import RankSlice
 
     layers, experts = len(mapping.layers) // pipeline, mapping.experts // expert
     for stage in range(pipeline):
         for rank in range(tensor):
             for group in range(expert):
-                yield Place(
+                yield RankSlice(
                     tensor=(rank, tensor),
                     expert_tensor=(0, 1),
                     experts=tuple(range(group * experts, (group + 1) * experts)),
@@ -52,15 +57,15 @@ def test_ranks_hold_every_number_of_every_tensor(
         expert = 1
     shapes = mapping.tensors()
     held = {tensor: torch.zeros(shape, dtype=torch.int) for tensor, shape in shapes.items()}
-    for place in places(mapping, tensor, pipeline, expert):
-        of_place = {tensor: torch.zeros(shape, dtype=torch.int) for tensor, shape in shapes.items()}
-        for shard in mapping.shards(place):
+    for rank_slice in slices(mapping, tensor, pipeline, expert):
+        of_slice = {tensor: torch.zeros(shape, dtype=torch.int) for tensor, shape in shapes.items()}
+        for shard in mapping.shards(rank_slice):
             ends = 0
             for piece in shard.pieces:
                 assert piece.offset == ends, "pieces lie one behind the other"
                 ends += piece.length
-                of_place[piece.tensor][index_of(piece.selection)] += 1
-        for tensor_name, count in of_place.items():
+                of_slice[piece.tensor][index_of(piece.selection)] += 1
+        for tensor_name, count in of_slice.items():
             assert count.max() <= 1, "no rank holds a number twice"
             held[tensor_name] += count
     assert all((count > 0).all() for count in held.values())
@@ -116,7 +121,7 @@ def test_gates_of_attention_follow_their_groups_queries(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2])
-def test_a_gated_delta_nets_inputs_are_each_shared_out(size: int) -> None:
+def test_the_inputs_of_a_gated_delta_net_are_sharded_one_by_one(size: int) -> None:
     """Query, key, value, gate, beta, alpha: megatron/core/ssm/gated_delta_net.py."""
     layer = "model.layers.0.linear_attn."
     sizes = {"qkv": 14 + 14 + 54, "z": 54, "b": 6, "a": 6}
@@ -145,8 +150,8 @@ def test_a_vocabulary_is_padded_at_its_end(vocabulary: int, size: int) -> None:
 
 
 @given(size=st.integers(1, 4), each=st.integers(1, 4), hidden=st.integers(1, 5))
-def test_gate_and_up_may_lie_side_by_side_and_transposed(size: int, each: int, hidden: int) -> None:
-    """As GPT-OSS keeps them: ``[in, out]``, and of the columns every other one is a gate's."""
+def test_gate_and_up_may_be_interleaved_and_transposed(size: int, each: int, hidden: int) -> None:
+    """As GPT-OSS keeps them: ``[I, O]``, and every other column is a gate's."""
     intermediate = size * each
     gate_up, down = torch.randn(hidden, 2 * intermediate), torch.randn(intermediate, hidden)
     columns = [range(half, 2 * intermediate, 2) for half in (0, 1)]
@@ -161,8 +166,8 @@ def test_gate_and_up_may_lie_side_by_side_and_transposed(size: int, each: int, h
         assert torch.equal(shard, down.T.chunk(size, dim=1)[rank])
 
 
-def test_groups_that_ranks_cannot_share_are_refused() -> None:
-    with pytest.raises(ConfigurationError, match=r"2 groups of rows, which 3 ranks"):
+def test_groups_that_cannot_be_sharded_evenly_are_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"2 groups of rows, which .* over 3 ranks"):
         list(layout_of("qwen3_dense", QKV).pieces(0, 3))
     with pytest.raises(ConfigurationError, match=r"52 rows of .*gate_proj.* 3 equal blocks"):
         list(layout_of("qwen3_dense", "mlp.linear_fc1.weight").pieces(0, 3))

@@ -27,9 +27,16 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from art.megatron.model_support import registry
-from art.megatron.model_support.spec import ModelSupportSpec
+from art.megatron.model_support import (
+    DEFAULT_DENSE_SPEC,
+    ModelSupportHandler,
+    ModelSupportSpec,
+    get_model_support_handler_for_spec,
+    list_model_support_specs,
+)
 
+SPECS = {spec.key: spec for spec in (DEFAULT_DENSE_SPEC, *list_model_support_specs())}
+FAMILIES = tuple(SPECS)
 FUSED_EXPERTS = ("mlp.experts.gate_up_proj", "mlp.experts.down_proj")
 
 
@@ -40,10 +47,10 @@ class Case(NamedTuple):
         family: The key of the handler that builds it.
         model_class: transformers' class.
         config_class: The class of its config.
-        options: What the config differs by from ``SIZES``.
-        parameters: What PEFT adapts by parameter, since it is no linear module there.
-        adapted: Whether adapters of it are trained.
-        biased_experts: Whether its experts have biases.
+        options: The config's differences from ``SIZES``.
+        parameters: The names of what PEFT adapts by parameter, not being a linear module there.
+        adapted: True if adapters of it are trained.
+        biased_experts: True if its experts have biases.
     """
 
     family: str
@@ -56,12 +63,17 @@ class Case(NamedTuple):
 
     @property
     def spec(self) -> ModelSupportSpec:
-        """What the registry says of the family."""
-        return getattr(registry, f"{self.family.upper()}_SPEC")
+        """The family's spec."""
+        return SPECS[self.family]
+
+    @property
+    def handler(self) -> ModelSupportHandler:
+        """The family's handler."""
+        return get_model_support_handler_for_spec(self.spec)
 
     @property
     def experts(self) -> bool:
-        """Whether the model has routed experts."""
+        """True if the model has routed experts."""
         return self.spec.is_moe
 
 
@@ -198,28 +210,22 @@ CASES = {
         biased_experts=True,
     ),
 }
-FAMILIES = tuple(dict.fromkeys(case.family for case in CASES.values()))
-# The configs that each handler takes.
-MODEL_TYPES = {
-    "default_dense": ("llama", "mistral", "qwen2", "qwen3"),
-    "llama3_dense": ("llama",),
-    "qwen3_dense": ("qwen3",),
-    "qwen3_moe": ("qwen3_moe",),
-    "qwen3_5_dense": ("qwen3_5_text", "qwen3_5"),
-    "qwen3_5_moe": ("qwen3_5_moe_text", "qwen3_5_moe"),
-    "gpt_oss": ("gpt_oss",),
-}
+
+
+def family_handler(key: str) -> ModelSupportHandler:
+    """Get the handler of a family by its key."""
+    return get_model_support_handler_for_spec(SPECS[key])
 
 
 def hf_config(name: str) -> PretrainedConfig:
-    """The config of a case."""
+    """Make the config of a case."""
     case = CASES[name]
     sizes = {} if "text_config" in case.options else SIZES
     return case.config_class(**(sizes | case.options))
 
 
 def hf_model(name: str) -> PreTrainedModel:
-    """transformers' model of a case. Its weights are the same each time."""
+    """Make transformers' model of a case. Its weights are the same each time."""
     torch.manual_seed(0)
     model = CASES[name].model_class(hf_config(name)).eval()
     for path, parameter in model.named_parameters():

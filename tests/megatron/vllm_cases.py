@@ -1,5 +1,6 @@
-"""What vLLM is given: a model, the same with PEFT's adapter merged into it, and adapters."""
+"""Input for vLLM: a model, the same with PEFT's adapter merged into it, and adapters."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,8 +15,6 @@ from transformers import (
     Qwen3_5MoeForConditionalGeneration,
 )
 
-from art.megatron.model_support import get_model_support_handler_for_spec
-
 from .adapter_models import adapted_model
 from .adapter_reference import BASE_MODEL, peft_model
 from .tiny_models import CASES, VISION, hf_config, hf_model
@@ -23,8 +22,8 @@ from .vllm_faults import FAULTS, Written
 
 # vLLM finds its class by the name that the checkpoint has; for Mistral it is one of its own.
 SERVED = ("default_dense_mistral", *(name for name, case in CASES.items() if case.adapted))
-# What is published, and served, as the decoder of a model that also sees.
-SEEING: dict[str, tuple[type[PreTrainedModel], type[PretrainedConfig]]] = {
+# The vision-language models as which decoders are published and served.
+VISION_MODELS: dict[str, tuple[type[PreTrainedModel], Callable[..., PretrainedConfig]]] = {
     "qwen3_5_dense": (Qwen3_5ForConditionalGeneration, Qwen3_5Config),
     "qwen3_5_moe": (Qwen3_5MoeForConditionalGeneration, Qwen3_5MoeConfig),
 }
@@ -33,21 +32,21 @@ BESIDE = {"in_proj_z": {"in_proj_qkv"}}
 
 
 class _Trained(NamedTuple):
-    """A trained adapter: its tensors by the names that training gives them, and its size."""
+    """A trained adapter: its tensors by the names that training gives them, and its config."""
 
     case: str
     tensors: dict[str, Tensor]
     config: Any
 
     def serve(self, kinds: set[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What art makes for vLLM of the tensors of some kinds of modules."""
+        """Convert the tensors of some kinds of modules to those for vLLM."""
         from art.megatron.adapters.peft_config import write_config
 
         tensors = {name: tensor for name, tensor in self.tensors.items() if _kind(name) in kinds}
         hf = hf_config(self.case)
         heads = {key: getattr(hf, key) for key in ("num_attention_heads", "num_key_value_heads")}
         config = write_config(self.config, BASE_MODEL, tensors) | heads
-        handler = get_model_support_handler_for_spec(CASES[self.case].spec)
+        handler = CASES[self.case].handler
         return handler.to_vllm_lora_tensors(tensors, adapter_config=config)
 
 
@@ -56,9 +55,9 @@ def write_case(case: str, folder: Path) -> None:
 
     Args:
         case: One of ``SERVED``.
-        folder: Gets ``base``, ``merged`` and, under ``adapters``, what vLLM is to load: ``peft``
-            as PEFT writes it, ``exported`` and ``served`` as art does, ``part-*`` of few kinds
-            of modules, and the faults.
+        folder: The folder in which to write ``base``, ``merged`` and, under ``adapters``, the
+            adapters that vLLM is to load: ``peft`` as PEFT writes it, ``exported`` and ``served``
+            as art does, ``part-*`` of few kinds of modules, and the faults.
     """
     from art.megatron.adapters.folder import write_folder
 
@@ -80,27 +79,27 @@ def write_case(case: str, folder: Path) -> None:
 
 
 def _train(case: str, adapters: Path) -> _Trained:
-    """Bring PEFT's adapter into a megatron model, and out of it."""
+    """Import PEFT's adapter into a megatron model, and export it."""
     from art.megatron.adapters.gather import gather_adapter, whole_adapter
     from art.megatron.adapters.peft import export_adapter, import_adapter
 
     model = adapted_model(case)
-    handler = get_model_support_handler_for_spec(CASES[case].spec)
+    handler = CASES[case].handler
     import_adapter(model, handler, adapters / "peft", base_model=BASE_MODEL)
     export_adapter(model, handler, adapters / "exported", base_model=BASE_MODEL)
     return _Trained(case, gather_adapter(model), whole_adapter(model).config)
 
 
 def _kind(name: str) -> str:
-    """What a tensor is of: a projection, or the experts, which are adapted together."""
+    """Get the kind of a tensor's module: a projection, or the experts, adapted together."""
     return "experts" if ".experts." in name else name.split(".")[-3]
 
 
 def _as_published(model: PreTrainedModel, case: str) -> PreTrainedModel:
-    """Put a decoder into the model that its published checkpoints are of."""
-    if case not in SEEING:
+    """Put a decoder into the class of model that its published checkpoints have."""
+    if case not in VISION_MODELS:
         return model
-    model_class, config_class = SEEING[case]
+    model_class, config_class = VISION_MODELS[case]
     torch.manual_seed(0)
     text = hf_config(case).to_dict()
     seeing = model_class(config_class(text_config=text, vision_config=VISION))

@@ -1,4 +1,4 @@
-"""Adapters that vLLM must not take for the right ones: what the check has to find."""
+"""Adapters that are written wrongly, which the comparison with vLLM must find."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,9 +19,9 @@ class Fault(NamedTuple):
     """A way to write an adapter wrongly.
 
     Args:
-        case: Whose adapter, one of ``tiny_models``.
+        case: The case of the adapter, one of ``tiny_models``.
         spoil: Makes the wrong tensors.
-        refusal: What vLLM says about them; nothing where it takes them.
+        refusal: A regular expression for vLLM's error; empty if it loads them.
         weights: The kinds of weights that vLLM then serves wrongly.
     """
 
@@ -92,9 +92,9 @@ FAULTS = {
         _renamed(".experts.lora_", ".experts.0.down_proj.lora_"),
         r"received \['language_model.*\.experts\.0\.down_proj'",
     ),
-    # It would have to say that q, k and v have none, and cannot.
+    # vLLM cannot express that q, k and v have no adapter.
     "z-alone": Fault("qwen3_5_dense", _only(".in_proj_z."), r"Cannot determine how to split"),
-    # It passes over adapters of modules that it has not, if their last name is known.
+    # vLLM ignores adapters of modules that it lacks, if their last name is known.
     "unknown-path": Fault(
         "qwen3_dense",
         _renamed(".model.layers.1.mlp.", ".model.layers.1.ffn."),

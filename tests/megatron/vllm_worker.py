@@ -1,4 +1,4 @@
-"""vLLM's own loader of adapters, on the CPU and without its kernels.
+"""Loading of adapters by vLLM's own code, on the CPU and without its kernels.
 
 ``vllm_worker.py ROOT`` does for each folder of ROOT, which ``vllm_cases.py`` wrote, what a server
 does: build the model, load its weights, and add one adapter after the other. It then writes what
@@ -14,14 +14,15 @@ import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 if importlib.util.find_spec("torchvision") is None:
-    # To import the class of a model that sees, vLLM needs this name; to load adapters, nothing of
-    # it. The package itself has to be built for the installed torch's CUDA.
+    # vLLM imports this name with the class of a vision model, and does not use it to load
+    # adapters. The package itself would have to be built for the installed torch.
     import transformers  # noqa: F401 - asks first which packages there are
 
     absent = types.ModuleType("torchvision.transforms.v2")
-    absent.functional = None
+    vars(absent)["functional"] = None
     sys.modules[absent.__name__] = absent
 
 import torch
@@ -105,13 +106,13 @@ def one_process() -> Iterator[None]:
         destroy_distributed_environment()
 
 
-def load_weights(model: torch.nn.Module, checkpoint: Path) -> dict[str, torch.Tensor]:
+def load_weights(model: Any, checkpoint: Path) -> dict[str, torch.Tensor]:
     model.load_weights(load_file(checkpoint / "model.safetensors").items())
     return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
 
 
 def updates(modules: dict[str, BaseLayerWithLoRA]) -> Iterator[tuple[str, torch.Tensor]]:
-    """What the active adapter adds to each weight: the scale is in B by now."""
+    """Compute the update of each weight by the active adapter: the scale is already in B."""
     for name, layer in modules.items():
         if isinstance(layer, FusedMoEWithLoRA):
             for weight in ("w13", "w2"):
@@ -122,7 +123,7 @@ def updates(modules: dict[str, BaseLayerWithLoRA]) -> Iterator[tuple[str, torch.
 
 
 def product(a: tuple[torch.Tensor, ...], b: tuple[torch.Tensor, ...]) -> torch.Tensor:
-    """Of the parts of a fused layer, ``[slots, experts, rank, in]`` and ``[..., out, rank]``."""
+    """Multiply the parts of a fused layer, ``[slots, E, R, I]`` and ``[slots, E, O, R]``."""
     return torch.cat([part_b[0] @ part_a[0] for part_a, part_b in zip(a, b, strict=True)], dim=1)
 
 

@@ -5,6 +5,7 @@ editor is. Nothing they are asked can be answered from the source tree.
 """
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,8 +24,18 @@ class Installation(NamedTuple):
     site: Path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_source_tree_on_the_path() -> Iterator[None]:
+    """Start every tool without a ``PYTHONPATH``, which may lead it to the source tree."""
+    with pytest.MonkeyPatch.context() as environment:
+        environment.delenv("PYTHONPATH", raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
-def installation(tmp_path_factory: pytest.TempPathFactory) -> Installation:
+def installation(
+    tmp_path_factory: pytest.TempPathFactory, no_source_tree_on_the_path: None
+) -> Installation:
     scripts, executable = (
         ("Scripts", "python.exe") if sys.platform == "win32" else ("bin", "python")
     )

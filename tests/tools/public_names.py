@@ -102,8 +102,11 @@ def _file(site: Path, module: str) -> Path | None:
 def _top_level(path: Path) -> dict[str, ast.stmt]:
     """Each name that a module defines or imports, with its last statement."""
     names: dict[str, ast.stmt] = {}
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-        match statement:
+    waiting = ast.parse(path.read_text(encoding="utf-8")).body[::-1]
+    while waiting:
+        match statement := waiting.pop():
+            case ast.If(test=ast.Name(id="TYPE_CHECKING"), body=body):
+                waiting += body[::-1]
             case ast.ClassDef(name=name) | ast.FunctionDef(name=name):
                 names[name] = statement
             case ast.AsyncFunctionDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):

@@ -84,7 +84,12 @@ def test_a_package_that_comes_into_a_reserved_place_makes_the_table_stale(root: 
     [
         (".importlinter", "cli = The command\n", "", "says nothing about cli"),
         (".importlinter", "cli = ", "old = Gone\ncli = ", "no layer in .importlinter has old"),
-        (".importlinter", "type = layers", "type = forbidden", "needs one contract of type layers"),
+        (
+            ".importlinter",
+            "containers = art\n",
+            "containers = other\n",
+            "needs one contract of the layers",
+        ),
         (".importlinter", "exhaustive = True", "exhaustive = False", "and that exhaustive"),
         ("README.md", "<!-- layers:end -->", "", "needs one line `<!-- layers:begin -->`"),
     ],

@@ -9,6 +9,7 @@ from art.engine.core import Engine, sampling_group
 from art.engine.futures import Failure, Outcome
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire.bodies import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
+from art.engine.wire.json_body import JsonBody
 
 router = APIRouter()
 
@@ -18,7 +19,9 @@ _LONG_POLL_S = 30.0
 
 @router.post("/retrieve_future")
 async def retrieve_future(
-    body: RetrieveFutureBody, request: Request, engine: EngineDep
+    body: JsonBody[RetrieveFutureBody],
+    request: Request,
+    engine: EngineDep,
 ) -> Response:
     """Wait for one result; 408 asks the client to come again."""
     outcome = await _outcome_unless_gone(body.request_id, request, engine)
@@ -32,7 +35,7 @@ async def retrieve_future(
 
 
 @router.post("/retrieve_futures")
-async def retrieve_futures(body: RetrieveFuturesBody, engine: EngineDep) -> JSONResponse:
+async def retrieve_futures(body: JsonBody[RetrieveFuturesBody], engine: EngineDep) -> JSONResponse:
     """Wait for whichever requests of a sampler end next."""
     target = body.target
     engine.sessions.sampling_session(target.sampling_session_id)
@@ -53,7 +56,7 @@ async def retrieve_futures(body: RetrieveFuturesBody, engine: EngineDep) -> JSON
 
 
 @router.post("/cancel_future", status_code=204)
-async def cancel_future(body: CancelFutureBody, engine: EngineDep) -> None:
+async def cancel_future(body: JsonBody[CancelFutureBody], engine: EngineDep) -> None:
     """Drop a sampling request, waiting or running; training requests run to their end."""
     engine.cancel(body.request_id)
 

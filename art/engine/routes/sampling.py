@@ -6,13 +6,15 @@ from fastapi import APIRouter
 
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire.bodies import CreateSamplingSessionBody, SampleBody
+from art.engine.wire.json_body import JsonBody
 
 router = APIRouter()
 
 
 @router.post("/create_sampling_session")
 async def create_sampling_session(
-    body: CreateSamplingSessionBody, engine: EngineDep
+    body: JsonBody[CreateSamplingSessionBody],
+    engine: EngineDep,
 ) -> dict[str, Any]:
     """Give a session a sampler of a checkpoint, or of the base model."""
     return {
@@ -33,7 +35,7 @@ async def get_sampler(sampler_id: str, engine: EngineDep) -> dict[str, Any]:
 
 
 @router.post("/asample")
-async def asample(body: SampleBody, engine: EngineDep) -> dict[str, Any]:
+async def asample(body: JsonBody[SampleBody], engine: EngineDep) -> dict[str, Any]:
     """Sample; the SDK wants the ids of all sequences with the answer."""
     request_id = engine.sample(body.command())
     return {

@@ -11,6 +11,7 @@ from art.engine.wire.bodies import (
     FinishSessionBody,
     HeartbeatBody,
 )
+from art.engine.wire.json_body import JsonBody
 from art.engine.wire.sdk_version import check_sdk_version
 
 router = APIRouter()
@@ -23,14 +24,18 @@ async def healthz() -> dict[str, str]:
 
 
 @router.post("/client/config")
-async def client_config(body: ClientConfigBody) -> dict[str, Any]:
+async def client_config(
+    body: JsonBody[ClientConfigBody],
+) -> dict[str, Any]:
     """The SDK's flags. On loopback, compression costs more than it saves."""
     check_sdk_version(body.sdk_version)
     return {"pjwt_auth_enabled": False, "proto_compress_fwdbwd": False}
 
 
 @router.post("/client/dynamic_config")
-async def client_dynamic_config(body: ClientConfigBody) -> dict[str, Any]:
+async def client_dynamic_config(
+    body: JsonBody[ClientConfigBody],
+) -> dict[str, Any]:
     """The SDK's flags that may change while it runs."""
     check_sdk_version(body.sdk_version)
     return {"sample_cancel_enabled": True}
@@ -53,7 +58,7 @@ async def get_server_capabilities(engine: EngineDep) -> dict[str, Any]:
 
 
 @router.post("/create_session")
-async def create_session(body: CreateSessionBody, engine: EngineDep) -> dict[str, Any]:
+async def create_session(body: JsonBody[CreateSessionBody], engine: EngineDep) -> dict[str, Any]:
     """Begin a session."""
     check_sdk_version(body.sdk_version)
     session = engine.sessions.create(
@@ -63,7 +68,7 @@ async def create_session(body: CreateSessionBody, engine: EngineDep) -> dict[str
 
 
 @router.post("/session_heartbeat")
-async def session_heartbeat(body: HeartbeatBody, engine: EngineDep) -> dict[str, Any]:
+async def session_heartbeat(body: JsonBody[HeartbeatBody], engine: EngineDep) -> dict[str, Any]:
     """Keep a session alive; 410 once it has ended."""
     engine.sessions.heartbeat(body.session_id)
     return {"type": "session_heartbeat"}
@@ -89,7 +94,11 @@ async def get_session(session_id: str, engine: EngineDep) -> dict[str, Any]:
 
 
 @router.post("/sessions/{session_id}/finish", status_code=204)
-async def finish_session(session_id: str, body: FinishSessionBody, engine: EngineDep) -> None:
+async def finish_session(
+    session_id: str,
+    body: JsonBody[FinishSessionBody],
+    engine: EngineDep,
+) -> None:
     """End a session, and free what it held."""
     await engine.end_session(session_id)
 
@@ -97,5 +106,6 @@ async def finish_session(session_id: str, body: FinishSessionBody, engine: Engin
 @router.post("/telemetry")
 async def telemetry(request: Request) -> dict[str, str]:
     """Take the SDK's telemetry, and keep none of it."""
-    await request.body()
+    async for _ in request.stream():
+        pass
     return {"status": "accepted"}

@@ -17,19 +17,20 @@ from art.engine.wire.bodies import (
     SaveSamplerBody,
     SaveWeightsBody,
 )
+from art.engine.wire.json_body import JsonBody
 from art.errors import InvalidRequestError, NotFoundError
 
 router = APIRouter()
 
 
 @router.post("/create_model")
-async def create_model(body: CreateModelBody, engine: EngineDep) -> dict[str, Any]:
+async def create_model(body: JsonBody[CreateModelBody], engine: EngineDep) -> dict[str, Any]:
     """Add a LoRA adapter to train; the future holds ``{model_id}``."""
     return {"request_id": engine.create_model(body.command())}
 
 
 @router.post("/get_info")
-async def get_info(body: ModelBody, engine: EngineDep) -> dict[str, Any]:
+async def get_info(body: JsonBody[ModelBody], engine: EngineDep) -> dict[str, Any]:
     """A model's base model and adapter."""
     run = engine.sessions.model(body.model_id).run
     if run is None:
@@ -79,25 +80,27 @@ async def forward_backward(request: Request, engine: EngineDep) -> dict[str, Any
 
 
 @router.post("/optim_step")
-async def optim_step(body: OptimStepBody, engine: EngineDep) -> dict[str, Any]:
+async def optim_step(body: JsonBody[OptimStepBody], engine: EngineDep) -> dict[str, Any]:
     """Take one AdamW step; the future holds ``{metrics}``."""
     return _submit(body, engine)
 
 
 @router.post("/save_weights")
-async def save_weights(body: SaveWeightsBody, engine: EngineDep) -> dict[str, Any]:
+async def save_weights(body: JsonBody[SaveWeightsBody], engine: EngineDep) -> dict[str, Any]:
     """Write a checkpoint with the optimizer's state; the future holds ``{path}``."""
     return _submit(body, engine)
 
 
 @router.post("/save_weights_for_sampler")
-async def save_weights_for_sampler(body: SaveSamplerBody, engine: EngineDep) -> dict[str, Any]:
+async def save_weights_for_sampler(
+    body: JsonBody[SaveSamplerBody], engine: EngineDep
+) -> dict[str, Any]:
     """Write a checkpoint to sample from; ``{path}``, or ``{sampling_session_id}`` unnamed."""
     return _submit(body, engine)
 
 
 @router.post("/load_weights")
-async def load_weights(body: LoadWeightsBody, engine: EngineDep) -> dict[str, Any]:
+async def load_weights(body: JsonBody[LoadWeightsBody], engine: EngineDep) -> dict[str, Any]:
     """Load a checkpoint into a model, or create a model from it."""
     try:
         command = body.command()

@@ -7,10 +7,11 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from art.engine.checkpoints import Checkpoint, TrainingRun
+from art.engine.checkpoint_metadata import Checkpoint, TrainingRun
 from art.engine.core import Engine
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire.bodies import TtlBody, WeightsInfoBody
+from art.engine.wire.json_body import JsonBody
 from art.errors import InvalidRequestError, NotFoundError
 from art.formats.checkpoint_paths import CheckpointPath
 
@@ -61,7 +62,11 @@ async def delete_checkpoint(run_id: str, kind: str, name: str, engine: EngineDep
 
 @router.put("/training_runs/{run_id}/checkpoints/{kind}/{name}/ttl", status_code=204)
 async def set_checkpoint_ttl(
-    run_id: str, kind: str, name: str, body: TtlBody, engine: EngineDep
+    run_id: str,
+    kind: str,
+    name: str,
+    body: JsonBody[TtlBody],
+    engine: EngineDep,
 ) -> None:
     """Let a checkpoint expire, or keep it."""
     path = CheckpointPath.parse(f"tinker://{run_id}/{kind}/{name}")
@@ -79,8 +84,8 @@ async def publish_checkpoint(run_id: str, kind: str, name: str) -> None:
 
 
 @router.post("/weights_info")
-async def weights_info(body: WeightsInfoBody, engine: EngineDep) -> dict[str, Any]:
-    """What a client needs to know to load a checkpoint."""
+async def weights_info(body: JsonBody[WeightsInfoBody], engine: EngineDep) -> dict[str, Any]:
+    """The facts that a client needs to load a checkpoint."""
     path = CheckpointPath.parse(body.tinker_path)
     checkpoint, _ = await asyncio.to_thread(engine.store.read, path)
     lora = checkpoint.run.lora

@@ -1,1 +1,1 @@
-"""The Tinker wire: JSON bodies, protobuf messages, HTTP statuses. Nothing behind it knows them."""
+"""The Tinker wire: JSON bodies, protobuf, HTTP status codes. Nothing behind it knows them."""

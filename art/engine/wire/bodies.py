@@ -5,9 +5,8 @@ is refused with its name rather than ignored. The ``command`` methods turn a bod
 the engine, and refuse what this server does not do.
 """
 
-from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -21,6 +20,7 @@ from art.engine.commands import (
     SaveForSampling,
     SaveWeights,
 )
+from art.engine.wire.json_body import Body, ShortList
 from art.engine.wire.protobuf import concatenate_tokens
 from art.errors import InvalidRequestError
 from art.executors.types import IntArray, LoraConfig, SampleRequest, SamplingParams
@@ -30,21 +30,9 @@ from art.formats.lora import LORA_ALPHA
 
 FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
 UserMetadata = dict[str, object] | None
-
-
-def describe(problems: Sequence[Mapping[str, Any]]) -> str:
-    """Pydantic's findings in one line."""
-    return "; ".join(
-        f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in problems
-    )
-
-
-class Body(BaseModel):
-    """A JSON request body."""
-
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
-
-    type: str | None = None
+# The numbers of a session's models and sampling sessions: nine digits, as in a training run's id.
+_NUMBERS = 10**9
+_NUMBER = Field(ge=0, lt=_NUMBERS)
 
 
 class ClientConfigBody(Body):
@@ -56,7 +44,7 @@ class ClientConfigBody(Body):
 class CreateSessionBody(Body):
     """``create_session``."""
 
-    tags: list[str] = []
+    tags: ShortList[str] = Field(default_factory=list)
     user_metadata: UserMetadata = None
     sdk_version: str
     project_id: str | None = None
@@ -80,7 +68,7 @@ class LoraBody(Body):
     """The adapter of a new model."""
 
     rank: int = Field(ge=1, le=1024)
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
     train_unembed: bool = True
     train_mlp: bool = True
     train_attn: bool = True
@@ -118,7 +106,7 @@ class CreateModelBody(Body):
     """``create_model``."""
 
     session_id: str
-    model_seq_id: int = Field(ge=0)
+    model_seq_id: int = _NUMBER
     base_model: str
     user_metadata: UserMetadata = None
     lora_config: LoraBody | None = None
@@ -166,7 +154,7 @@ class SequencedBody(Body):
     """
 
     model_id: str
-    seq_id: int = Field(ge=1)
+    seq_id: int = Field(ge=1, lt=2**63)
 
 
 class OptimStepBody(SequencedBody):
@@ -222,7 +210,7 @@ class SaveSamplerBody(SequencedBody):
     """``save_weights_for_sampler``: a named checkpoint, or a sampler without a name."""
 
     path: str | None = None
-    sampling_session_seq_id: int | None = Field(default=None, ge=0)
+    sampling_session_seq_id: int | None = Field(default=None, ge=0, lt=_NUMBERS)
     kind: Literal["snapshot", "inflight"] = "snapshot"
     ttl_seconds: int | None = None
     user_metadata: UserMetadata = None
@@ -259,9 +247,9 @@ class LoadWeightsBody(Body):
     """``load_weights``: into a model (``model_id``, ``seq_id``) or as a new one."""
 
     model_id: str | None = None
-    seq_id: int | None = Field(default=None, ge=1)
+    seq_id: int | None = Field(default=None, ge=1, lt=2**63)
     session_id: str | None = None
-    model_seq_id: int | None = Field(default=None, ge=0)
+    model_seq_id: int | None = Field(default=None, ge=0, lt=_NUMBERS)
     base_model: str | None = None
     user_metadata: UserMetadata = None
     path: str
@@ -303,7 +291,7 @@ class CreateSamplingSessionBody(Body):
     """``create_sampling_session``."""
 
     session_id: str
-    sampling_session_seq_id: int = Field(ge=0)
+    sampling_session_seq_id: int = _NUMBER
     base_model: str | None = None
     model_path: str | None = None
 
@@ -327,13 +315,13 @@ class ChunkBody(BaseModel):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     type: str = "encoded_text"
-    tokens: list[int] = []
+    tokens: ShortList[int] = Field(default_factory=list)
 
 
 class PromptBody(Body):
     """A prompt."""
 
-    chunks: list[ChunkBody]
+    chunks: ShortList[ChunkBody]
 
 
 class SamplingParamsBody(Body):
@@ -344,8 +332,8 @@ class SamplingParamsBody(Body):
     """
 
     max_tokens: int | None = Field(default=None, ge=1)
-    seed: int | None = None
-    stop: str | list[int] | list[str] | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    stop: str | ShortList[int] | ShortList[str] | None = None
     temperature: FiniteFloat = Field(default=1.0, ge=0)
     top_k: int = Field(default=-1, ge=-1)
     top_p: FiniteFloat = Field(default=1.0, gt=0, le=1)
@@ -372,13 +360,15 @@ class SamplingParamsBody(Body):
 class SampleBody(Body):
     """``asample``."""
 
+    max_bytes: ClassVar[int] = 4 << 20  # half a million tokens of prompt
+
     num_samples: int = Field(default=1, ge=1, le=4096)
     prompt: PromptBody
     sampling_params: SamplingParamsBody
     base_model: str | None = None
     model_path: str | None = None
     sampling_session_id: str | None = None
-    seq_id: int | None = Field(default=None, ge=0)
+    seq_id: int | None = Field(default=None, ge=0, lt=2**63)
     prompt_logprobs: bool | None = None
     topk_prompt_logprobs: int = Field(default=0, ge=0, le=1024)
     topk_sample_logprobs: int = 0
@@ -453,7 +443,7 @@ class RetrieveFuturesBody(Body):
     target: FuturesTargetBody
     prev_cursor: int = Field(default=0, ge=0)
     timeout: float | None = None
-    retrieved_request_ids: list[str] = []
+    retrieved_request_ids: ShortList[str] = Field(default_factory=list)
 
 
 class CancelFutureBody(Body):

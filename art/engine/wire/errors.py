@@ -1,4 +1,4 @@
-"""The one place where errors become HTTP statuses.
+"""Errors to HTTP status codes: the one place of the mapping.
 
 The SDK sends a request again, for about five minutes, on 408, 409, 429 and every 5xx, which looks
 like a hang. So none of these is used for what cannot succeed later.
@@ -12,11 +12,11 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
 from art.engine.futures import Failure, failure_of
-from art.engine.wire.bodies import describe
 from art.errors import (
     ArtError,
     AuthenticationError,
     EngineBusyError,
+    InvalidBodyError,
     NotFoundError,
     RequestTooLargeError,
     SessionEndedError,
@@ -31,6 +31,7 @@ _STATUS_OF: tuple[tuple[type[ArtError], int], ...] = (
     (NotFoundError, 404),
     (SessionEndedError, 410),
     (RequestTooLargeError, 413),
+    (InvalidBodyError, 422),
     (EngineBusyError, 429),
 )
 _STATUS_OF_THE_REST = 400
@@ -45,7 +46,7 @@ def error_response(error: ArtError) -> JSONResponse:
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of a route as :func:`error_response` does."""
     app.add_exception_handler(ArtError, _on_art_error)
-    app.add_exception_handler(RequestValidationError, _on_invalid_body)
+    app.add_exception_handler(RequestValidationError, _on_invalid_parameters)
     app.add_exception_handler(HTTPException, _on_http_error)
 
 
@@ -64,11 +65,11 @@ async def _on_art_error(request: Request, error: Exception) -> JSONResponse:
     return error_response(error)
 
 
-async def _on_invalid_body(request: Request, error: Exception) -> JSONResponse:
+async def _on_invalid_parameters(request: Request, error: Exception) -> JSONResponse:
+    """Answer what is wrong with a path or a query; bodies are read by ``json_body``."""
     assert isinstance(error, RequestValidationError)
-    text = (
-        f"{request.method} {request.url.path}: the request is not valid: {describe(error.errors())}"
-    )
+    names = ", ".join(sorted({str(problem["loc"][-1]) for problem in error.errors()}))
+    text = f"{request.method} {request.url.path}: the request is not valid: wrong {names:.200}"
     return _response(Failure(text, "user"), 422)
 
 

@@ -5,7 +5,6 @@ SDK's ``tinker.proto.tinker_public_pb2``; byte layouts are those that its commen
 (little-endian arrays, row-major).
 """
 
-import io
 import math
 from collections.abc import Sequence
 
@@ -34,7 +33,10 @@ _DTYPES: dict[int, np.dtype[np.generic]] = {
     pb.DTYPE_INT32: np.dtype("<i4"),
 }
 _EMPTY_TOPK_LOGPROB = -99999.0
-_MAX_SPARSE_CELLS = 1 << 28
+# The most cells of all sparse tensors of a request, once they are dense: 256 MiB as int64.
+_MAX_SPARSE_CELLS = 1 << 25
+# Little at a time, since a byte can stand for thousands.
+_COMPRESSED_CHUNK = 4096
 
 
 def decompress(body: bytes, *, max_bytes: int) -> bytes:
@@ -45,18 +47,25 @@ def decompress(body: bytes, *, max_bytes: int) -> bytes:
         max_bytes: Most bytes to produce; a small frame can hold gigabytes.
 
     Raises:
-        InvalidRequestError: It is not zstd, or is cut short.
+        InvalidRequestError: It is not zstd, is cut short, or something follows the frame.
         RequestTooLargeError: It holds more than ``max_bytes``.
     """
-    decompressor = zstandard.ZstdDecompressor()
+    frame = zstandard.ZstdDecompressor().decompressobj()
+    data = bytearray()
     try:
-        with decompressor.stream_reader(io.BytesIO(body)) as reader:
-            data = reader.read(max_bytes + 1)
+        for start in range(0, len(body), _COMPRESSED_CHUNK):
+            data += frame.decompress(body[start : start + _COMPRESSED_CHUNK])
+            if len(data) > max_bytes:
+                raise RequestTooLargeError(
+                    f"the body holds more than {max_bytes} bytes once decompressed"
+                )
     except zstandard.ZstdError as error:
-        raise InvalidRequestError(f"the body is not valid zstd: {error}") from error
-    if len(data) > max_bytes:
-        raise RequestTooLargeError(f"the body holds more than {max_bytes} bytes once decompressed")
-    return data
+        raise InvalidRequestError(f"the body is not one whole zstd frame: {error}") from error
+    if not frame.eof or frame.unused_data:
+        raise InvalidRequestError(
+            "the body is not one whole zstd frame: it was cut short, or more follows"
+        )
+    return bytes(data)
 
 
 def parse_forward_backward(body: bytes) -> pb.ForwardBackwardRequest:
@@ -84,10 +93,11 @@ def decode_forward_backward(message: pb.ForwardBackwardRequest) -> ForwardBackwa
     """
     if not message.data:
         raise InvalidRequestError("the request holds no data")
+    decoder = _DatumDecoder()
     return ForwardBackward(
         model_id=message.model_id,
         seq_id=message.seq_id,
-        data=tuple(_decode_datum(datum, index) for index, datum in enumerate(message.data)),
+        data=tuple(decoder.decode(datum, index) for index, datum in enumerate(message.data)),
         loss=LossFunction(name=message.loss_fn, config=_decode_loss_config(message)),
         backward=not message.forward_only,
     )
@@ -107,54 +117,73 @@ def _decode_loss_config(message: pb.ForwardBackwardRequest) -> dict[str, float]:
     return config
 
 
-def _decode_datum(datum: pb.Datum, index: int) -> Datum:
-    chunks: list[IntArray] = []
-    for chunk in datum.model_input:
-        if chunk.WhichOneof("chunk") != "encoded_text":
+class _DatumDecoder:
+    """Decodes the datums of one request, within one budget of memory."""
+
+    def __init__(self) -> None:
+        self._sparse_cells = _MAX_SPARSE_CELLS
+
+    def decode(self, datum: pb.Datum, index: int) -> Datum:
+        chunks: list[IntArray] = []
+        for chunk in datum.model_input:
+            if chunk.WhichOneof("chunk") != "encoded_text":
+                raise InvalidRequestError(
+                    f"datum {index} holds a chunk that is not text; this server takes tokens only"
+                )
+            tokens = _array(chunk.encoded_text.tokens, np.dtype("<i4"), f"datum {index}: tokens")
+            chunks.append(tokens.astype(np.int64))
+        tokens_T = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int64)
+        if not tokens_T.size:
+            raise InvalidRequestError(f"datum {index} has no tokens")
+        inputs = {
+            name: self._tensor(tensor, tokens_T.size, f"datum {index}: {name:.60}")
+            for name, tensor in datum.loss_fn_inputs.items()
+        }
+        return Datum(tokens=tokens_T, loss_inputs=inputs)
+
+    def _tensor(self, tensor: pb.Tensor, rows: int, where: str) -> npt.NDArray[np.generic]:
+        dtype = _DTYPES.get(tensor.dtype)
+        if dtype is None:
+            raise InvalidRequestError(f"{where} has an unsupported dtype ({tensor.dtype})")
+        shape = tuple(tensor.shape[:3])  # one more than any tensor here has
+        if any(size < 0 for size in shape):
+            raise InvalidRequestError(f"{where} has a negative size in its shape {shape}")
+        if tensor.WhichOneof("encoding") == "sparse_csr":
+            self._reserve(shape, rows, where)
+            array = _decode_sparse(tensor.sparse_csr, dtype, shape, where)
+        else:
+            flat = _array(tensor.dense, dtype, where)
+            if shape and math.prod(shape) != flat.size:
+                raise InvalidRequestError(f"{where} has {flat.size} values and the shape {shape}")
+            array = flat.reshape(shape) if shape else flat
+        wide = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
+        return np.ascontiguousarray(array, dtype=wide)
+
+    def _reserve(self, shape: tuple[int, ...], rows: int, where: str) -> None:
+        """Refuse a sparse tensor before it is made dense, if it is too large or of another shape.
+
+        The bytes of the request say nothing of its size.
+        """
+        if len(shape) != 2 or shape[0] != rows:
             raise InvalidRequestError(
-                f"datum {index} holds a chunk that is not text; this server takes tokens only"
+                f"{where} is sparse and its shape {shape} is not [{rows} tokens, columns]"
             )
-        tokens = _array(chunk.encoded_text.tokens, np.dtype("<i4"), f"datum {index}: tokens")
-        chunks.append(tokens.astype(np.int64))
-    tokens_T = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int64)
-    if not tokens_T.size:
-        raise InvalidRequestError(f"datum {index} has no tokens")
-    inputs = {
-        name: _decode_tensor(tensor, f"datum {index}: {name}")
-        for name, tensor in datum.loss_fn_inputs.items()
-    }
-    return Datum(tokens=tokens_T, loss_inputs=inputs)
-
-
-def _decode_tensor(tensor: pb.Tensor, where: str) -> npt.NDArray[np.generic]:
-    dtype = _DTYPES.get(tensor.dtype)
-    if dtype is None:
-        raise InvalidRequestError(f"{where} has an unsupported dtype ({tensor.dtype})")
-    shape = tuple(tensor.shape)
-    if any(size < 0 for size in shape):
-        raise InvalidRequestError(f"{where} has a negative size in its shape {shape}")
-    if tensor.WhichOneof("encoding") == "sparse_csr":
-        array = _decode_sparse(tensor.sparse_csr, dtype, shape, where)
-    else:
-        flat = _array(tensor.dense, dtype, where)
-        if shape and math.prod(shape) != flat.size:
-            raise InvalidRequestError(f"{where} has {flat.size} values and the shape {shape}")
-        array = flat.reshape(shape) if shape else flat
-    wide = np.int64 if np.issubdtype(array.dtype, np.integer) else np.float32
-    return np.ascontiguousarray(array, dtype=wide)
+        cells = shape[0] * shape[1]
+        if cells > self._sparse_cells:
+            raise InvalidRequestError(
+                f"{where} is sparse and has {cells} cells once it is dense; the sparse tensors of "
+                f"one request may have {_MAX_SPARSE_CELLS}. Send fewer datums at once"
+            )
+        self._sparse_cells -= cells
 
 
 def _decode_sparse(
     csr: pb.SparseCsr, dtype: np.dtype[np.generic], shape: tuple[int, ...], where: str
 ) -> npt.NDArray[np.generic]:
-    if len(shape) != 2:
-        raise InvalidRequestError(f"{where} is sparse and its shape {shape} is not [rows, columns]")
     values = _array(csr.values, dtype, where)
     crow = _array(csr.crow_indices, np.dtype("<i8"), f"{where} (row pointers)").astype(np.int64)
     col = _array(csr.col_indices, np.dtype("<i8"), f"{where} (column indices)").astype(np.int64)
     rows, columns = shape
-    if rows * columns > _MAX_SPARSE_CELLS:
-        raise InvalidRequestError(f"{where} is sparse with a shape {shape} that is too large")
     consistent = (
         crow.size == rows + 1
         and crow[0] == 0

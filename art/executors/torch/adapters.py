@@ -5,6 +5,7 @@ PEFT keeps the active adapter in the modules, so whatever computes with them tak
 
 import dataclasses
 import json
+import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -84,7 +85,7 @@ class Adapters:
                 the model has experts that cannot be adapted.
         """
         config = self._peft_config(lora)
-        seed = torch.seed() if lora.seed is None else lora.seed
+        seed = secrets.randbits(63) if lora.seed is None else lora.seed
         # A turn, since modules change, and since PEFT draws A from torch's global generator: on
         # the CPU, whatever the device.
         with self._turns.turn(), torch.random.fork_rng(devices=[]):
@@ -247,7 +248,12 @@ class Adapters:
             if self._peft is None:
                 self._peft = PeftModel(self._model, config, adapter_name=peft_name)
             else:
-                self._peft.add_adapter(peft_name, config)
+                try:
+                    self._peft.add_adapter(peft_name, config)
+                except ValueError as error:
+                    raise InvalidRequestError(
+                        f"PEFT cannot put this adapter beside those in memory: {error}"
+                    ) from error
         # PEFT makes the new adapter active wherever it is the first.
         self._layers = [layer for layer in self._peft.modules() if isinstance(layer, LoraLayer)]
         self._active = peft_name

@@ -97,6 +97,21 @@ class SharedPrefixDecoder:
         self.last_hidden_BD = self.last_hidden_BD[rows]
         self._cache.batch_select_indices(rows)
 
+    def absorb(self, other: "SharedPrefixDecoder") -> None:
+        """Take another's rows in after its own. Both are of one model with one adapter."""
+        # Columns may be in any order, so the narrower cache is padded on the right, and hidden.
+        width = max(self._seen_BC.shape[1], other._seen_BC.shape[1])
+        self._seen_BC = torch.cat(
+            [
+                torch.nn.functional.pad(seen, (0, width - seen.shape[1]))
+                for seen in (self._seen_BC, other._seen_BC)
+            ]
+        )
+        self._positions_B = torch.cat([self._positions_B, other._positions_B])
+        self.last_hidden_BD = torch.cat([self.last_hidden_BD, other.last_hidden_BD])
+        for layer, layer_of_other in zip(self._cache.layers, other._cache.layers, strict=True):
+            layer.absorb(layer_of_other)
+
     def _prefill(
         self,
         turn: Turn,
@@ -210,6 +225,19 @@ class _GrowingLayer(DynamicLayer):  # type: ignore[misc]  # transformers is unty
         """Copy the columns ``nodes_P`` of one row of ``source`` to the start of ``rows``."""
         self._keys_BHCE[rows, :, : len(nodes_P)] = source.keys[source_row][:, nodes_P]
         self._values_BHCE[rows, :, : len(nodes_P)] = source.values[source_row][:, nodes_P]
+
+    def absorb(self, other: "_GrowingLayer") -> None:
+        """Take another's rows in after its own, padded on the right to one width."""
+        room = max(self._keys_BHCE.shape[2], other._keys_BHCE.shape[2])
+
+        def joined(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+            pad = torch.nn.functional.pad
+            return torch.cat([pad(t, (0, 0, 0, room - t.shape[2])) for t in (ours, theirs)])
+
+        self._keys_BHCE = joined(self._keys_BHCE, other._keys_BHCE)
+        self._values_BHCE = joined(self._values_BHCE, other._values_BHCE)
+        self._columns = max(self._columns, other._columns)
+        self._expose()
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any

@@ -1,6 +1,7 @@
 """The base model in memory: hidden states of packed rows, and logprobs from hidden states.
 
-Shapes: B rows, N tokens of a row, D hidden size, V vocabulary, M hidden states, L targets.
+Shapes: B rows, N tokens of a row, C columns of the cache with the N new ones, D hidden size,
+V vocabulary, M hidden states, L targets.
 """
 
 import inspect
@@ -94,15 +95,24 @@ class LanguageModel:
 
     def decode(
         self,
-        input_ids: torch.Tensor,
-        position_ids: torch.Tensor | None,
-        mask: torch.Tensor | None,
+        input_ids_BN: torch.Tensor,
+        position_ids_BN: torch.Tensor | None,
+        mask_B1NC: torch.Tensor | None,
         cache: Any,
     ) -> torch.Tensor:
-        """Run the decoder: ``[B, N]`` token ids to hidden states ``[B, N, D]``.
+        """Run the decoder.
 
-        ``mask`` is bool ``[B, 1, N, cached + N]``.
+        Args:
+            input_ids_BN: Token ids, int64.
+            position_ids_BN: Their positions; ``None`` counts on from the cache.
+            mask_B1NC: bool, True where a token attends to a column, the cached ones first;
+                ``None`` is causal attention.
+            cache: A cache of ``transformers``, which grows by the ``N`` tokens, or ``None``.
+
+        Returns:
+            Hidden states after the last norm, ``[B, N, D]``.
         """
+        mask = mask_B1NC
         if mask is not None and self.config._attn_implementation == "eager":
             # Eager attention adds its mask to the scores.
             minimum = torch.finfo(self.dtype).min
@@ -110,54 +120,57 @@ class LanguageModel:
                 ~mask, minimum
             )
         output = self.model.base_model(
-            input_ids=input_ids,
-            position_ids=position_ids,
+            input_ids=input_ids_BN,
+            position_ids=position_ids_BN,
             attention_mask=mask,
             past_key_values=cache,
             use_cache=cache is not None,
         )
         return output.last_hidden_state
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits ``[M, V]``, float32, of hidden states ``[M, D]``."""
-        logits = self.model.get_output_embeddings()(hidden).float()
+    def logits(self, hidden_MD: torch.Tensor) -> torch.Tensor:
+        """Compute logits ``[M, V]``, float32, from hidden states."""
+        logits_MV = self.model.get_output_embeddings()(hidden_MD).float()
         cap = getattr(self.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        return logits_MV if cap is None else torch.tanh(logits_MV / cap) * cap
 
     def token_logprobs(
-        self, hidden: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+        self, hidden_MD: torch.Tensor, rows_L: torch.Tensor, targets_L: torch.Tensor
     ) -> torch.Tensor:
-        """Logprobs of given tokens, without holding all logits at once.
+        """Compute the logprobs of given tokens, without holding all logits at once.
 
         Args:
-            hidden: ``[M, D]``.
-            rows: int64 ``[L]``, ascending: the hidden state that predicts each target.
-            targets: int64 ``[L]``, token ids.
+            hidden_MD: Hidden states.
+            rows_L: int64, ascending: the hidden state that predicts each target.
+            targets_L: int64, token ids.
 
         Returns:
             float32 ``[L]``, the log softmax of the logits at each target.
         """
+        # 1. Cut the hidden states into chunks whose logits fit, and find each chunk's targets:
+        # since the rows ascend, they lie between two bounds.
         chunk = max(1, _MAX_LOGITS // self.vocab_size)
-        starts = list(range(0, len(hidden), chunk))
+        starts = list(range(0, len(hidden_MD), chunk))
         bounds = torch.searchsorted(
-            rows, torch.tensor([*starts, len(hidden)], device=rows.device)
+            rows_L, torch.tensor([*starts, len(hidden_MD)], device=rows_L.device)
         ).tolist()
         parts = []
         for i, start in enumerate(starts):
             span = slice(bounds[i], bounds[i + 1])
-            arguments = (hidden[start : start + chunk], rows[span] - start, targets[span])
+            arguments = (hidden_MD[start : start + chunk], rows_L[span] - start, targets_L[span])
+            # 2. Of each chunk's logits keep one number a target.
             if torch.is_grad_enabled() and len(starts) > 1:
                 # Logits are computed again for the backward pass, so only one chunk is held.
                 parts.append(checkpoint(self._chunk_logprobs, *arguments, use_reentrant=False))
             else:
                 parts.append(self._chunk_logprobs(*arguments))
-        return torch.cat(parts) if parts else hidden.new_zeros(0, dtype=torch.float32)
+        return torch.cat(parts) if parts else hidden_MD.new_zeros(0, dtype=torch.float32)
 
-    def topk_logprobs(self, hidden: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """The ``k`` most likely tokens: ids int64 ``[M, k]`` and logprobs float32 ``[M, k]``."""
+    def topk_logprobs(self, hidden_MD: torch.Tensor, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Find the ``k`` most likely tokens: ids int64 ``[M, k]``, logprobs float32 ``[M, k]``."""
         chunk = max(1, _MAX_LOGITS // self.vocab_size)
         ids, logprobs = [], []
-        for part in hidden.split(chunk):
+        for part in hidden_MD.split(chunk):
             top = torch.log_softmax(self.logits(part), dim=-1).topk(k, dim=-1)
             ids.append(top.indices)
             logprobs.append(top.values)
@@ -176,10 +189,10 @@ class LanguageModel:
             )
 
     def _chunk_logprobs(
-        self, hidden: torch.Tensor, rows: torch.Tensor, targets: torch.Tensor
+        self, hidden_MD: torch.Tensor, rows_L: torch.Tensor, targets_L: torch.Tensor
     ) -> torch.Tensor:
-        logits = self.logits(hidden)
-        return logits[rows, targets] - torch.logsumexp(logits, dim=-1)[rows]
+        logits_MV = self.logits(hidden_MD)
+        return logits_MV[rows_L, targets_L] - torch.logsumexp(logits_MV, dim=-1)[rows_L]
 
     @torch.no_grad()
     def _check_head(self) -> None:
@@ -195,7 +208,7 @@ class LanguageModel:
 
 
 def _eos_token_ids(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """The tokens that end a turn: the tokenizer's, and those that ``generate`` stops at."""
+    """Collect the tokens that end a turn: the tokenizer's, and those that ``generate`` stops at."""
     configured = model.generation_config.eos_token_id if model.can_generate() else None
     listed = configured if isinstance(configured, list) else [configured]
     return tuple(sorted({ids for ids in [tokenizer.eos_token_id, *listed] if ids is not None}))
@@ -223,7 +236,7 @@ def _dtype(name: str, device: torch.device) -> torch.dtype:
 
 
 def _takes_tree_mask(model: Any, config: Any) -> bool:
-    """Whether attention alone mixes tokens, over the whole context, by given positions."""
+    """Tell whether attention alone mixes tokens, over the whole context, by given positions."""
     reason = None
     layer_types: Iterable[str] = getattr(config, "layer_types", None) or ()
     unlike = sorted({kind for kind in layer_types if kind != "full_attention"})

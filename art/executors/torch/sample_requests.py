@@ -63,12 +63,12 @@ class RunningRequest:
 
     @property
     def unfinished(self) -> bool:
-        """Whether it still costs compute."""
+        """True until it has an outcome or is cancelled: it still costs compute."""
         return self.outcome is None and not self.cancelled
 
     @property
     def wants_prompt(self) -> bool:
-        """Whether the prompt's own logprobs are asked for and not known yet."""
+        """True while logprobs of the prompt itself are asked for and not known yet."""
         return (self.request.prompt_logprobs and self._prompt_logprobs is None) or (
             self.request.topk_prompt_logprobs > 0 and self._topk_prompt_logprobs is None
         )
@@ -145,16 +145,16 @@ class Sample:
 
     @property
     def params(self) -> SamplingParams:
-        """How to sample it."""
+        """The settings of its request."""
         return self.request.request.params
 
     @property
     def goes_on(self) -> bool:
-        """Whether it wants another token."""
+        """True while it wants another token."""
         return self.stop_reason is None and self.request.unfinished
 
     def result(self) -> SampledSequence:
-        """What was sampled, once it has ended."""
+        """Make the sequence for the wire, once it has ended."""
         assert self.stop_reason is not None
         return SampledSequence(
             tokens=np.array(self.tokens, np.int64),

@@ -102,16 +102,32 @@ class BatchSampler:
         ]
 
     def _start_batches(self) -> None:
-        while self._waiting and len(self._batches) < _MAX_BATCHES:
+        while self._waiting:
+            if len(self._batches) >= _MAX_BATCHES and not self._join_batches():
+                return
             samples = self._next_batch()
             if not samples:
                 return
             chosen = set(samples)
             self._waiting = deque(sample for sample in self._waiting if sample not in chosen)
-            adapter_id = samples[0].request.request.adapter_id
-            self._batches.append(
-                _Batch(self._language_model, partial(self._turn, adapter_id), samples)
-            )
+            turn = partial(self._turn, samples[0].request.request.adapter_id)
+            self._batches.append(_Batch(self._language_model, turn, samples))
+
+    def _join_batches(self) -> bool:
+        """Make one batch of two that run with the same adapter, if there are such that fit.
+
+        Rows of different lengths then share one cache, whose padding costs memory and attention;
+        so it is done only where a batch too many would be the alternative.
+        """
+        room = self._max_cached_tokens - sum(batch.cached_tokens for batch in self._batches)
+        for index, batch in enumerate(self._batches):
+            for other in self._batches[index + 1 :]:
+                added = batch.joined_cached_tokens(other)
+                if added is not None and added <= room + batch.cached_tokens + other.cached_tokens:
+                    batch.absorb(other)
+                    self._batches.remove(other)
+                    return True
+        return False
 
     def _next_batch(self) -> list[Sample]:
         """Choose the rows of the next batch: those of the first row's adapter that fit.
@@ -156,11 +172,14 @@ class _Batch:
     ) -> None:
         self._language_model = language_model
         self._turn = turn
+        self.adapter_id = samples[0].request.request.adapter_id
         self.samples = list(samples)
         self._decoder: Decoder | None = None
         # int64 [B], drawn but not yet computed with.
         self._tokens_B = torch.empty(0, dtype=torch.int64)
-        self._columns = max(len(s.prompt) for s in samples) + max(s.max_tokens for s in samples)
+        # Columns of the cache: those in use, and the most that there will be.
+        self._width = max(len(sample.prompt) for sample in samples)
+        self._columns = self._width + max(sample.max_tokens for sample in samples)
         self._all_rows = len(self.samples)
 
     @property
@@ -186,10 +205,37 @@ class _Batch:
             # A turn is one forward pass, the output layer and the choice of tokens included.
             with self._turn():
                 self._decoder.step(self._tokens_B)
+                self._width += 1
                 self._draw(self._decoder.last_hidden_BD)
         for sample in self.samples:
             if sample.goes_on:
                 self._note_token(sample)
+
+    def joined_cached_tokens(self, other: "_Batch") -> int | None:
+        """Count :attr:`cached_tokens` after :meth:`absorb`; ``None`` if they cannot be joined."""
+        decoders = (self._decoder, other._decoder)
+        if self.adapter_id != other.adapter_id or not all(
+            isinstance(decoder, SharedPrefixDecoder) for decoder in decoders
+        ):
+            return None
+        return self._joined_columns(other) * (len(self.samples) + len(other.samples))
+
+    def absorb(self, other: "_Batch") -> None:
+        """Take another's rows in, after those that have ended are dropped from both."""
+        self._drop_ended()
+        other._drop_ended()
+        assert isinstance(self._decoder, SharedPrefixDecoder)
+        assert isinstance(other._decoder, SharedPrefixDecoder)
+        self._columns = self._joined_columns(other)
+        self._width = max(self._width, other._width)
+        self._decoder.absorb(other._decoder)
+        self._tokens_B = torch.cat([self._tokens_B, other._tokens_B])
+        self.samples += other.samples
+
+    def _joined_columns(self, other: "_Batch") -> int:
+        # Every row goes on at the width of the wider.
+        left = max(s.max_tokens - len(s.tokens) for s in [*self.samples, *other.samples])
+        return max(self._width, other._width) + left
 
     def fail(self, error: Exception) -> None:
         """End the requests of all rows with an error that a pass raised, and free the cache."""

@@ -147,7 +147,7 @@ def family_target_modules(folder: Path) -> frozenset[str] | None:
 
 def _fused_weights(module: torch.nn.Module) -> list[str]:
     """List the parameters of a module that hold one matrix for each expert, ``[E, .., ..]``."""
-    if isinstance(module, torch.nn.modules.conv._ConvNd):
+    if isinstance(module, torch.nn.Conv1d):
         return []
     return [
         name

@@ -1,4 +1,6 @@
 from . import handlers as handlers
+from .literals import NativeVllmLoraStatus as NativeVllmLoraStatus
+from .literals import RolloutWeightsMode as RolloutWeightsMode
 from .plugins import ModelSupportPlugin as ModelSupportPlugin
 from .plugins import list_model_support_plugins as list_model_support_plugins
 from .protocol import ModelSupportHandler as ModelSupportHandler
@@ -33,5 +35,3 @@ from .spec import HandlerMeta as HandlerMeta
 from .spec import LayerFamilyInstance as LayerFamilyInstance
 from .spec import LoraTarget as LoraTarget
 from .spec import ModelSupportSpec as ModelSupportSpec
-from .spec import NativeVllmLoraStatus as NativeVllmLoraStatus
-from .spec import RolloutWeightsMode as RolloutWeightsMode

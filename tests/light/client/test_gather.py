@@ -1,3 +1,5 @@
+"""Gathering: order, failures, cancellation, retries and the progress bar."""
+
 import asyncio
 import io
 import logging
@@ -147,7 +149,9 @@ class TestGroups:
         assert "turns=3" in last
         assert "exceptions=1" in last
 
-    async def test_max_metrics(self, rollouts: Rollouts, bar: Callable[[], str]) -> None:
+    async def test_the_bar_shows_no_more_means_than_asked_for(
+        self, rollouts: Rollouts, bar: Callable[[], str]
+    ) -> None:
         await gather_trajectory_groups([TrajectoryGroup([rollouts(1.0, a=2)])], max_metrics=1)
         assert "reward=1" in bar()
         assert "a=2" not in bar()
@@ -182,7 +186,7 @@ class TestGroups:
             (math.inf, 8, True),
         ],
     )
-    async def test_max_exceptions(
+    async def test_as_many_rollouts_may_fail_as_max_exceptions_says(
         self, rollouts: Rollouts, max_exceptions: float, failures: int, allowed: bool
     ) -> None:
         def groups() -> Iterator[Any]:
@@ -236,7 +240,9 @@ class TestGroups:
         assert (rollouts.running, rollouts.cancelled) == (0, 2)
         bar()
 
-    async def test_coroutines_of_groups(self, rollouts: Rollouts, bar: Callable[[], str]) -> None:
+    async def test_coroutines_of_groups_are_gathered_with_their_rollouts_counted(
+        self, rollouts: Rollouts, bar: Callable[[], str]
+    ) -> None:
         groups = await gather_trajectory_groups(
             [group_of(rollouts, size=3), nested_group_of(rollouts, size=2), group_of(rollouts)]
         )
@@ -284,7 +290,7 @@ class TestGroups:
         with pytest.raises(TypeError, match="gather_trajectories"):
             await gather_trajectory_groups([rollouts(1)])  # type: ignore[list-item]
 
-    async def test_after_each(self, rollouts: Rollouts) -> None:
+    async def test_a_group_is_replaced_by_what_after_each_returns(self, rollouts: Rollouts) -> None:
         seen: list[float] = []
 
         async def score(group: TrajectoryGroup) -> TrajectoryGroup | list[TrajectoryGroup] | None:
@@ -313,7 +319,7 @@ class TestGroups:
             )
         assert rollouts.cancelled == 1
 
-    async def test_nothing_to_gather(self) -> None:
+    async def test_no_groups_give_an_empty_list(self) -> None:
         assert await gather_trajectory_groups([]) == []
 
 
@@ -328,12 +334,14 @@ async def nested_group_of(
 
 
 class TestTrajectories:
-    async def test_single_trajectories(self, rollouts: Rollouts, bar: Callable[[], str]) -> None:
+    async def test_trajectories_are_in_the_order_of_the_inputs(
+        self, rollouts: Rollouts, bar: Callable[[], str]
+    ) -> None:
         gathered = await gather_trajectories(rollouts(n, delay=0.01 * (2 - n)) for n in range(3))
         assert [trajectory.reward for trajectory in gathered] == [0, 1, 2]
         assert "3/3" in bar()
 
-    async def test_several_trajectories_of_each(
+    async def test_a_rollout_may_return_several_trajectories(
         self, rollouts: Rollouts, bar: Callable[[], str]
     ) -> None:
         async def two(n: int) -> Iterator[Trajectory]:

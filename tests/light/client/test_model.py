@@ -1,9 +1,11 @@
+"""Models: construction, registration, logging, state and checkpoints."""
+
 import asyncio
 import json
 import math
 import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -92,21 +94,39 @@ def make_model(tmp_path: Path) -> Callable[..., TrainableModel]:
 
 
 class TestConstruction:
-    def test_a_trainable_model(self, tmp_path: Path) -> None:
+    def test_a_trainable_model_has_a_config_of_its_own_type(self, tmp_path: Path) -> None:
         model = TrainableModel(
             name="agent",
             project="demo",
             base_model="Qwen/Qwen3-0.6B",
             base_path=tmp_path,
             config=RunConfig(),
-            _internal_config={"peft_args": {"r": 4}},
         )
         assert model.trainable
         assert model.config.system_prompt == "be brief"
-        assert model._internal_config == {"peft_args": {"r": 4}}
+        assert model.internal_config is None
         assert model.get_output_dir() == tmp_path / "demo" / "models" / "agent"
 
-    def test_a_prompted_model(self) -> None:
+    @pytest.mark.parametrize("name", ["internal_config", "_internal_config"])
+    def test_the_internal_config_has_arts_name_too(
+        self, make_model: Callable[..., TrainableModel], name: str
+    ) -> None:
+        model = make_model(**{name: {"peft_args": {"r": 4}}})
+        assert model.internal_config == {"peft_args": {"r": 4}}
+
+    def test_an_internal_config_under_both_names_is_refused(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
+        with pytest.raises(ConfigurationError, match="internal_config and _internal_config are"):
+            make_model(internal_config={}, _internal_config={})
+
+    def test_an_internal_option_without_an_effect_is_refused(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
+        with pytest.raises(ConfigurationError, match=r"trainer_args\.learning_rate has no effect"):
+            make_model(internal_config={"trainer_args": {"learning_rate": 1e-4}})
+
+    def test_a_prompted_model_keeps_its_key_to_itself(self) -> None:
         model = Model(
             name="gpt", project="demo", inference_api_key="sk-secret", inference_base_url="http://x"
         )
@@ -114,12 +134,13 @@ class TestConstruction:
         assert model.config is None
         assert model.base_path == ".art"
         assert "sk-secret" not in repr(model)
+        assert "sk-secret" not in json.dumps(model.describe())
         assert model.get_inference_name() == "gpt"
         assert model.get_inference_name(step=3) == "gpt@3"
         named = Model(name="gpt", project="demo", inference_model_name="openai/gpt")
         assert named.get_inference_name() == "openai/gpt"
 
-    def test_json_round_trip(self) -> None:
+    def test_a_model_and_its_config_come_back_from_json(self) -> None:
         model = TrainableModel[RunConfig](
             name="agent", project="demo", base_model="b", config=RunConfig(system_prompt="x")
         )
@@ -127,12 +148,12 @@ class TestConstruction:
         assert back.model_dump() == model.model_dump()
         assert back.config == model.config
 
-    def test_a_config_is_a_pydantic_model(self) -> None:
+    def test_a_config_that_is_no_pydantic_model_is_refused(self) -> None:
         with pytest.raises(ValidationError, match=r"Model\[MyConfig\]"):
             Model(name="a", project="demo", config={"system_prompt": "x"})
 
     @pytest.mark.parametrize("name", ["", "..", "a/b", "a\\b", "a\0", "x:y", "NUL"])
-    def test_names_become_folders(self, name: str) -> None:
+    def test_names_that_cannot_be_folders_are_refused(self, name: str) -> None:
         with pytest.raises(ConfigurationError, match="model name"):
             Model(name=name, project="demo")
         with pytest.raises(ConfigurationError, match="project name"):
@@ -152,13 +173,14 @@ class TestConstruction:
 
 
 class TestRegister:
-    async def test_a_trainable_model(self, make_model: Callable[..., TrainableModel]) -> None:
+    async def test_a_trainable_model_gets_its_endpoint(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
         model, backend = make_model(), FolderBackend()
         protocol: Backend = backend
-        config: OpenAIServerConfig = {"server_args": {"port": 0}}
-        await model.register(protocol, _openai_client_config=config)
+        await model.register(protocol)
         assert backend.registered == ["agent"]
-        assert backend.endpoint_config == config
+        assert backend.endpoint_config is None
         assert model.backend() is backend
         assert (model.inference_base_url, model.inference_api_key) == (backend.url, "tml-key")
         assert model.inference_model_name == "agent@latest"
@@ -171,20 +193,55 @@ class TestRegister:
         }
         assert await model.get_step() == 0
 
-    async def test_a_prompted_model(self) -> None:
+    @pytest.mark.parametrize("name", ["endpoint_config", "_openai_client_config"])
+    async def test_the_endpoints_config_has_arts_name_too(
+        self, make_model: Callable[..., TrainableModel], name: str
+    ) -> None:
+        backend = FolderBackend()
+        config: Any = {"server_args": {"port": 0}}
+        await make_model().register(backend, **{name: config})
+        assert backend.endpoint_config == config
+
+    async def test_an_endpoints_config_under_both_names_is_refused(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
+        backend = FolderBackend()
+        with pytest.raises(ConfigurationError, match="endpoint_config and _openai_client_config"):
+            await make_model().register(backend, {}, _openai_client_config={})
+        assert backend.registered == []
+
+    async def test_an_endpoints_option_without_an_effect_is_refused_before_the_backend_is_asked(
+        self, make_model: Callable[..., TrainableModel]
+    ) -> None:
+        backend = FolderBackend()
+        config: Any = {"server_args": {"tool_call_parser": "hermes"}}
+        with pytest.raises(ConfigurationError, match="tool_call_parser has no effect"):
+            await make_model().register(backend, config)
+        assert backend.registered == []
+
+    async def test_a_prompted_model_is_registered_without_an_endpoint(self) -> None:
         model, backend = Model(name="gpt", project="demo"), FolderBackend()
         await model.register(backend)
         assert backend.registered == ["gpt"]
         assert await model.get_step() == 0
 
-    async def test_before_it(self, make_model: Callable[..., TrainableModel]) -> None:
-        model = make_model()
-        for use in (model.backend, model.openai_client):
-            with pytest.raises(NotRegisteredError, match=r"await model\.register"):
-                use()
-        for call in (model.get_step, model.delete_checkpoints):
-            with pytest.raises(NotRegisteredError, match=r"await model\.register"):
-                await call()
+    @pytest.mark.parametrize("use", [TrainableModel.backend, TrainableModel.openai_client])
+    def test_a_trainable_model_must_be_registered_before_it_is_asked(
+        self, make_model: Callable[..., TrainableModel], use: Callable[[TrainableModel], object]
+    ) -> None:
+        with pytest.raises(NotRegisteredError, match=r"await model\.register"):
+            use(make_model())
+
+    @pytest.mark.parametrize("use", [TrainableModel.get_step, TrainableModel.delete_checkpoints])
+    async def test_a_trainable_model_must_be_registered_before_it_is_counted(
+        self,
+        make_model: Callable[..., TrainableModel],
+        use: Callable[[TrainableModel], Awaitable[object]],
+    ) -> None:
+        with pytest.raises(NotRegisteredError, match=r"await model\.register"):
+            await use(make_model())
+
+    def test_a_prompted_model_without_a_url_cannot_be_asked(self) -> None:
         with pytest.raises(ConfigurationError, match="inference_base_url"):
             Model(name="gpt", project="demo").openai_client()
 
@@ -197,7 +254,7 @@ class TestRegister:
         with pytest.raises(NotRegisteredError):
             model.backend()
 
-    async def test_a_config_that_cannot_become_json(
+    async def test_a_config_that_cannot_become_json_is_refused(
         self, make_model: Callable[..., TrainableModel]
     ) -> None:
         class Handle(BaseModel):
@@ -219,7 +276,9 @@ class TestLog:
             TrajectoryGroup([Trajectory(reward=0), Trajectory(reward=1)]),
         ]
 
-    async def test_groups(self, model: TrainableModel) -> None:
+    async def test_groups_are_logged_as_means_and_as_trajectories(
+        self, model: TrainableModel
+    ) -> None:
         await model.register(FolderBackend())
         await model.log(self.groups(), split="train")
         (row,) = read_history(model.get_output_dir())
@@ -238,14 +297,18 @@ class TestLog:
         assert [len(group) for group in read] == [1, 2]
         assert read[0].exceptions[0].message == "x"
 
-    async def test_metrics_alone(self, model: TrainableModel) -> None:
+    async def test_metrics_alone_are_logged_without_trajectories(
+        self, model: TrainableModel
+    ) -> None:
         await model.log(metrics={"loss": 0.5, "data/step_num_tokens": 9, "bad": math.nan}, step=4)
         (row,) = read_history(model.get_output_dir())
         assert (row["val/loss"], row["data/step_num_tokens"], row["step"]) == (0.5, 9, 4)
         assert "val/bad" not in row
         assert not (model.get_output_dir() / "trajectories").exists()
 
-    async def test_both(self, model: TrainableModel) -> None:
+    async def test_given_metrics_override_those_of_the_trajectories(
+        self, model: TrainableModel
+    ) -> None:
         await model.log(self.groups(), split="train", metrics={"loss": 0.5, "reward": 9}, step=1)
         (row,) = read_history(model.get_output_dir())
         assert (row["train/loss"], row["train/reward"], row["train/turns"]) == (0.5, 9, 2)
@@ -277,7 +340,7 @@ class TestLog:
             await model.log(self.groups())
         assert not model.get_output_dir().exists()
 
-    async def test_nothing_to_log(self, model: TrainableModel) -> None:
+    async def test_logging_nothing_makes_no_file(self, model: TrainableModel) -> None:
         await model.log(step=1)
         assert not model.get_output_dir().exists()
 
@@ -297,7 +360,7 @@ class TestDeleteCheckpoints:
         await model.delete_checkpoints()
         assert checkpoint_steps(model.get_output_dir()) == [3, 5]
 
-    async def test_by_another_metric(self, model: TrainableModel) -> None:
+    async def test_the_best_step_by_another_metric_is_kept(self, model: TrainableModel) -> None:
         await model.log(metrics={"accuracy": 0.9}, split="test", step=2)
         await model.delete_checkpoints("test/accuracy")
         assert checkpoint_steps(model.get_output_dir()) == [2, 5]
@@ -310,7 +373,7 @@ class TestDeleteCheckpoints:
         assert "'val/reward'" in caplog.text
 
 
-def test_state(make_model: Callable[..., TrainableModel]) -> None:
+def test_a_state_is_read_merged_and_replaced(make_model: Callable[..., TrainableModel]) -> None:
     model = make_model()
     assert model.read_state() is None
     assert model.merge_state({"data": {"offset": 1, "seed": 2}}) == {
@@ -364,7 +427,7 @@ class TestOpenAIClient:
             inference_api_key="tml-key",
             inference_base_url=f"http://127.0.0.1:{port}/v1",
         )
-        async with server, asyncio.timeout(60), model.openai_client() as client:
+        async with server, asyncio.timeout(300), model.openai_client() as client:
             pages = await asyncio.gather(*(client.models.list() for _ in range(many_files)))
         assert len(pages) == many_files
 

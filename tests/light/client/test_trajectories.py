@@ -1,3 +1,5 @@
+"""Trajectories and groups: round trips, copies, and groups of rollouts that are yet to run."""
+
 import asyncio
 import copy
 import json
@@ -77,7 +79,7 @@ def make_group() -> TrajectoryGroup:
 
 
 class TestRoundTrips:
-    def test_json(self) -> None:
+    def test_a_group_comes_back_from_json_with_its_choices(self) -> None:
         group = make_group()
         back = TrajectoryGroup.model_validate_json(group.model_dump_json())
         assert back.model_dump() == group.model_dump()
@@ -157,7 +159,7 @@ class TestRoundTrips:
 
 
 class TestTrajectory:
-    def test_messages(self) -> None:
+    def test_choices_become_assistant_messages_with_text(self) -> None:
         trajectory = make_group().trajectories[0]
         trajectory.messages_and_choices.append({"role": "assistant", "content": None})
         assert trajectory.messages() == [
@@ -171,7 +173,7 @@ class TestTrajectory:
             {"role": "assistant", "content": "yes"}
         ]
 
-    def test_for_logging(self) -> None:
+    def test_each_logged_message_says_whether_it_is_trainable(self) -> None:
         logged = make_group().trajectories[0].for_logging()
         assert [message["trainable"] for message in logged["messages"]] == [
             False,
@@ -183,7 +185,7 @@ class TestTrajectory:
         assert logged["logs"] == ["a line"]
         assert json.loads(json.dumps(logged)) == logged
 
-    async def test_durations(self) -> None:
+    async def test_durations_of_blocks_add_up_and_survive_errors(self) -> None:
         trajectory = Trajectory()
         for _ in range(2):
             async with trajectory.track_duration("model"):
@@ -223,7 +225,7 @@ async def rollout(number: int, *, delay: float = 0.0, fail: bool = False) -> Tra
 
 
 class TestGroup:
-    def test_from_trajectories_and_exceptions(self) -> None:
+    def test_trajectories_and_exceptions_are_told_apart(self) -> None:
         group = TrajectoryGroup(
             (item for item in [Trajectory(reward=1), ValueError("bad"), Trajectory(reward=2)]),
             exceptions=[KeyError("k")],
@@ -247,7 +249,7 @@ class TestGroup:
         assert "inner" in kept.traceback
         assert "test_an_exception_keeps_its_traceback" in kept.traceback
 
-    async def test_from_awaitables_keeps_the_order_of_the_rollouts(self) -> None:
+    async def test_trajectories_are_in_the_order_of_the_rollouts(self) -> None:
         group = await TrajectoryGroup(
             (rollout(number, delay=0.02 * (3 - number)) for number in range(4)),
             metadata={"id": 1},
@@ -265,12 +267,12 @@ class TestGroup:
         async with asyncio.timeout(5):
             assert len(await TrajectoryGroup(meet() for _ in range(5))) == 5
 
-    async def test_failures_are_kept(self) -> None:
+    async def test_exceptions_are_in_the_order_of_the_rollouts(self) -> None:
         group = await TrajectoryGroup(rollout(number, fail=number % 2 == 0) for number in range(4))
         assert [trajectory.reward for trajectory in group] == [1, 3]
         assert [error.message for error in group.exceptions] == ["rollout 0", "rollout 2"]
 
-    async def test_from_callables_tasks_and_futures(self) -> None:
+    async def test_callables_tasks_and_futures_are_rollouts_too(self) -> None:
         assert len(await TrajectoryGroup([partial(rollout, 1), partial(rollout, 2)])) == 2
         assert len(await TrajectoryGroup([asyncio.create_task(rollout(1))])) == 1
 

@@ -8,8 +8,9 @@ from typing import Any, get_type_hints, is_typeddict
 import pytest
 
 from art.dev.get_model_config import get_model_config
+from art.dev.get_server_args import get_server_args
 from art.dev.model import InternalModelConfig
-from art.dev.openai_server import OpenAIServerConfig, get_server_args
+from art.dev.openai_server import OpenAIServerConfig
 from art.formats.losses import LOSSES
 from art.types import TrainConfig
 

@@ -7,7 +7,7 @@ import pytest
 
 import art
 from art.dev import is_dedicated_mode, validate_dedicated_config
-from art.dev.openai_server import get_server_args
+from art.dev.get_server_args import get_server_args
 from art.errors import ConfigurationError
 
 # Options that ART's own examples, notebooks and documentation set, and the advice for each.

@@ -1,6 +1,5 @@
 """Distributions with plug-ins, as pip unpacks them, and fresh interpreters that find them."""
 
-import os
 import subprocess
 import sys
 import textwrap
@@ -8,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from tests.processes import ROOT, Environment, run
+
 SPEC = """
     from art.megatron.model_support.spec import DependencyFloor, HandlerMeta, ModelSupportSpec
 
@@ -68,20 +68,24 @@ class Site:
         )
         self.install(name, {f"{module}.py": spec}, {key: f"{module}:SPEC"})
 
-    def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        self, *arguments: str, environment: Environment | None = None
+    ) -> subprocess.CompletedProcess[str]:
         """Start Python with the folder on its path."""
-        return subprocess.run(
-            [sys.executable, *arguments],
-            capture_output=True,
-            text=True,
+        return run(
+            sys.executable,
+            *arguments,
+            status=None,
             timeout=300,
             cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(self.folder), **environment},
+            env={"PYTHONPATH": str(self.folder), **(environment or {})},
         )
 
-    def python(self, code: str, *, expect_stderr: bool = False, **environment: str) -> str:
+    def python(
+        self, code: str, *, expect_stderr: bool = False, environment: Environment | None = None
+    ) -> str:
         """Run code that must succeed; return what it printed."""
-        result = self.run("-c", textwrap.dedent(code), **environment)
+        result = self.run("-c", textwrap.dedent(code), environment=environment)
         assert result.returncode == 0, result.stderr
         assert expect_stderr or not result.stderr, result.stderr
         return result.stdout

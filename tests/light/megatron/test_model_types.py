@@ -157,8 +157,7 @@ def test_the_cache_is_where_huggingface_hub_has_it(
         from art.megatron.model_support.config_json import find_config
         print(find_config("acme/model"))
         """,
-        HOME=str(tmp_path / "home"),
-        **environment,
+        environment={**environment, "HOME": str(tmp_path / "home")},
     )
     theirs, ours = printed.splitlines()
     assert theirs == ours
@@ -197,7 +196,9 @@ def test_an_unknown_architecture_is_refused_with_the_nearest_families(
     assert get_model_support_spec(folder, allow_unvalidated_arch=True) is DEFAULT_DENSE_SPEC
 
 
-@pytest.mark.parametrize("model_type", ["mistral", "qwen2"])
+@pytest.mark.parametrize(
+    "model_type", sorted(set(DEFAULT_DENSE_SPEC.model_types) - dict(MODEL_TYPES).keys())
+)
 def test_an_architecture_that_the_default_reads_is_used_only_when_asked_for(
     tmp_path: Path, model_type: str
 ) -> None:

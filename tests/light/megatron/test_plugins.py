@@ -82,7 +82,7 @@ def test_a_plugin_family_answers_every_question(site: Site, tmp_path: Path) -> N
         assert "acme_art_handler" not in sys.modules and "torch" not in sys.modules
         print(plugin.distribution, plugin.key, plugin.error)
         """,
-        MODEL=str(tmp_path / "model"),
+        environment={"MODEL": str(tmp_path / "model")},
     )
     assert printed == "acme-art 1.0 acme_dense None\n"
 
@@ -186,7 +186,7 @@ def test_a_plugin_may_claim_a_model_type_that_only_the_default_family_reads(
         for allow in (False, True):
             print(get_model_support_spec(os.environ["MODEL"], allow_unvalidated_arch=allow).key)
         """,
-        MODEL=str(tmp_path),
+        environment={"MODEL": str(tmp_path)},
     )
     assert printed.split() == ["acme_dense", "acme_dense"]
 

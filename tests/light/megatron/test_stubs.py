@@ -1,14 +1,15 @@
-"""``stubs/`` holds what art uses of megatron-core, all of it and no more.
+"""``stubs/`` has every name of megatron-core that art or its tests use, and no others.
 
-Read from the sources with ``ast``, so no engine is needed. That the stubs say what megatron-core
-says is tested where it is installed, in ``tests/megatron/test_stubs.py``.
+The sources are read with ``ast``, so no engine is needed. The agreement of the stubs with
+megatron-core is tested where it is installed, in ``tests/megatron/test_stubs.py``.
 """
 
 import ast
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
+from typing import Protocol
 
 import pytest
 
@@ -18,7 +19,7 @@ Definition = ast.ClassDef | ast.FunctionDef | ast.AnnAssign | ast.Assign
 
 @dataclass(frozen=True)
 class Name:
-    """A name of megatron-core, and where art uses it or a stub defines it."""
+    """A name of megatron-core, and the place that uses or defines it."""
 
     module: str
     name: str
@@ -29,7 +30,7 @@ class Name:
 
 
 class Stubs:
-    """What the stubs below a folder define, and what each definition refers to."""
+    """The definitions in the stubs below a folder, and the names that they refer to."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,13 +56,13 @@ class Stubs:
                         self.origins[imported] = Name(source, alias.name, place)
 
     def resolve(self, name: Name) -> Name:
-        """Follow imports among the stubs to where a name is defined."""
+        """Follow imports among the stubs to the definition of a name."""
         while name in self.origins:
             name = self.origins[name]
         return name
 
     def exports(self, name: Name) -> bool:
-        """Whether ``from module import name`` finds something in the stubs."""
+        """Test whether ``from module import name`` finds something in the stubs."""
         if str(name) in self.trees or name in self.definitions:
             return True
         tree = self.trees.get(name.module)
@@ -78,7 +79,7 @@ class Stubs:
         return definition if isinstance(definition, ast.ClassDef) else None
 
     def has_constructor(self, name: Name) -> bool:
-        """Whether a class, or a base of it in the stubs, says what makes one."""
+        """Test whether a class, or a base of it in the stubs, has a constructor."""
         name = self.resolve(name)
         cls = self.definitions.get(name)
         if not isinstance(cls, ast.ClassDef):
@@ -93,7 +94,7 @@ class Stubs:
 
 
 class Uses:
-    """What the modules below some folders use of megatron-core."""
+    """The names of megatron-core that the modules below some folders use."""
 
     def __init__(self, folders: Iterable[Path], stubs: Stubs) -> None:
         self.names: list[Name] = []
@@ -133,9 +134,9 @@ class Uses:
         for node in ast.walk(tree):
             if isinstance(node, ast.Attribute):
                 self.attributes.add(node.attr)
-                module = _module(node.value, local, stubs)
-                if module is not None:
-                    self.names.append(Name(module, node.attr, f"{file}:{node.lineno}"))
+                owner = _module(node.value, local, stubs)
+                if owner is not None:
+                    self.names.append(Name(owner, node.attr, f"{file}:{node.lineno}"))
             elif isinstance(node, ast.Call):
                 called = _called(node.func, local, stubs)
                 if called is not None:
@@ -154,7 +155,7 @@ def _called(func: ast.expr, local: dict[str, Name], stubs: Stubs) -> Name | None
 
 
 def _module(value: ast.expr, local: dict[str, Name], stubs: Stubs) -> str | None:
-    """The megatron module that an expression is: a name, or ``sys.modules["..."]`` or the like."""
+    """Get the megatron module of an expression: a name, or ``sys.modules["..."]`` or the like."""
     owner = str(local.get(ast.unparse(value), ""))
     if isinstance(value, ast.Subscript | ast.Call):
         arguments = [value.slice] if isinstance(value, ast.Subscript) else value.args
@@ -271,8 +272,8 @@ def _stub_file(stubs: Stubs, name: Name) -> str:
     return f"{stubs.folder.name}/{name.module.replace('.', '/')}.pyi (a new file)"
 
 
-# What mypy reads with the stubs.
-CHECKED = [ROOT / "art", ROOT / "examples"]
+# The folders that mypy checks with the stubs.
+CHECKED = [ROOT / "art", ROOT / "examples", ROOT / "tests" / "megatron"]
 
 
 def test_the_stubs_have_every_name_that_art_uses() -> None:
@@ -289,7 +290,11 @@ def test_art_uses_every_name_that_the_stubs_have() -> None:
     assert not problems, "\n" + "\n".join(problems)
 
 
-Check = Callable[[str], tuple[list[str], list[str]]]
+class Check(Protocol):
+    """Compares a small art with small stubs."""
+
+    def __call__(self, use: str, stub: str = ...) -> tuple[list[str], list[str]]: ...
+
 
 STUB = """
     from .config import Config
@@ -311,7 +316,7 @@ USE = """
 
 @pytest.fixture
 def check(tmp_path: Path) -> Check:
-    """Compare a small art with small stubs: (what is lacking, what is unused)."""
+    """Compares a small art with small stubs; returns what is lacking, and what is unused."""
 
     def compare(use: str, stub: str = STUB) -> tuple[list[str], list[str]]:
         core = tmp_path / "stubs" / "megatron" / "core"

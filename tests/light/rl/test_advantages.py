@@ -1,3 +1,5 @@
+"""Advantages: worked examples, exact arithmetic, and what is refused."""
+
 import math
 from fractions import Fraction
 
@@ -34,7 +36,7 @@ def reference(rewards: list[float], *, normalize: bool) -> list[float]:
         ([0, 0], [0, 0], [0, 0]),
     ],
 )
-def test_worked_examples(
+def test_advantages_of_worked_examples(
     rewards: list[float], normalized: list[float], centred: list[float]
 ) -> None:
     np.testing.assert_allclose(group_advantages(rewards), normalized, atol=1e-15)
@@ -42,7 +44,7 @@ def test_worked_examples(
 
 
 @given(grid, st.booleans())
-def test_against_exact_arithmetic(rewards: list[float], normalize: bool) -> None:
+def test_advantages_agree_with_exact_arithmetic(rewards: list[float], normalize: bool) -> None:
     advantages = group_advantages(rewards, normalize=normalize)
     assert advantages.dtype == np.float64
     assert advantages.shape == (len(rewards),)
@@ -63,13 +65,13 @@ def test_equal_rewards_teach_nothing(reward: float, size: int) -> None:
     assert not group_advantages([reward] * size).any()
 
 
-def test_rounding_is_no_difference() -> None:
+def test_rewards_that_differ_by_rounding_teach_nothing() -> None:
     # 0.1 + 0.2 is not 0.3; dividing by the deviation would make this 1 and -1.
     assert not group_advantages([0.1 + 0.2, 0.3]).any()
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e308])
-def test_the_ends_of_the_range(scale: float) -> None:
+def test_rewards_at_the_ends_of_the_range_neither_overflow_nor_vanish(scale: float) -> None:
     np.testing.assert_allclose(
         group_advantages([scale, -scale, scale]), [2**-0.5, -(2**0.5), 2**-0.5]
     )

@@ -1,3 +1,5 @@
+"""Training sequences: the exact tokens that were sampled, joined where turns extend each other."""
+
 import copy
 import math
 from collections import Counter
@@ -70,7 +72,7 @@ def plain(sequence: TrainingSequence) -> tuple[list[int], list[float], list[bool
     )
 
 
-def test_a_single_turn() -> None:
+def test_a_turn_becomes_one_sequence_with_its_samples_masked() -> None:
     batch = training_batch([pair(trajectory_of(sampled([5, 6], [7, 8])))])
     assert [plain(sequence) for sequence in batch.sequences] == [
         ([5, 6, 7, 8], [0, 0, -0.7, -0.8], [False, False, True, True], 1.0),
@@ -218,7 +220,9 @@ def slow_reference(turns: list[Turn]) -> list[list[tuple[int, float, bool]]]:
 
 @settings(max_examples=200)
 @given(st.lists(conversations(), min_size=2, max_size=4), st.booleans())
-def test_against_a_plain_reference(episodes: list[list[Turn]], as_histories: bool) -> None:
+def test_sequences_agree_with_a_plain_reference(
+    episodes: list[list[Turn]], as_histories: bool
+) -> None:
     trajectories = []
     for number, turns in enumerate(episodes):
         choices = [make_choice(turn) for turn in turns]
@@ -262,7 +266,7 @@ def test_against_a_plain_reference(episodes: list[list[Turn]], as_histories: boo
 class TestBadInput:
     good = pair(trajectory_of(sampled([5], [6])))
 
-    def test_an_empty_group(self) -> None:
+    def test_an_empty_group_is_refused(self) -> None:
         with pytest.raises(EmptyGroupError, match="Group 1 has no trajectories"):
             training_batch([self.good, TrajectoryGroup([])])
         failed = TrajectoryGroup([ValueError("out of paper"), ValueError("y")])
@@ -270,7 +274,7 @@ class TestBadInput:
             training_batch([failed])
 
     @pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf])
-    def test_a_reward_that_is_no_number(self, reward: float) -> None:
+    def test_a_reward_that_is_no_number_is_refused(self, reward: float) -> None:
         bad = TrajectoryGroup([trajectory_of(sampled([1], [2])) for _ in range(3)])
         bad.trajectories[2].reward = reward
         with pytest.raises(InvalidRewardError, match="group 1, trajectory 2 is"):
@@ -285,21 +289,23 @@ class TestBadInput:
             ({"token_ids": None, "logprobs": None}, r"no token_ids and no logprobs\.content"),
         ],
     )
-    def test_a_choice_without_its_tokens(self, extra: dict[str, Any], missing: str) -> None:
+    def test_a_choice_without_its_tokens_is_refused(
+        self, extra: dict[str, Any], missing: str
+    ) -> None:
         bad = pair(trajectory_of(sampled([1], [2]), make_choice(([1], [2], [-1.0]), **extra)))
         with pytest.raises(NoTrainableTokensError, match=missing) as caught:
             training_batch([self.good, bad])
         assert "messages_and_choices[3] of group 1, trajectory 0" in str(caught.value)
         assert "model.openai_client()" in str(caught.value)
 
-    def test_a_choice_of_another_server_in_an_additional_history(self) -> None:
+    def test_an_additional_history_without_tokens_is_refused(self) -> None:
         trajectory = trajectory_of(sampled([1], [2]))
         foreign = make_choice(([1], [2], [-1.0]), token_ids=None)
         trajectory.additional_histories = [History(messages_and_choices=[foreign])]
         with pytest.raises(NoTrainableTokensError, match=r"additional_histories\[0\]"):
             training_batch([pair(trajectory)])
 
-    def test_a_trajectory_without_completions(self) -> None:
+    def test_a_trajectory_without_completions_is_refused(self) -> None:
         silent = Trajectory(messages_and_choices=[{"role": "assistant", "content": "text"}])
         with pytest.raises(NoTrainableTokensError, match="group 0, trajectory 0"):
             training_batch([pair(silent)])
@@ -323,7 +329,7 @@ class TestBadInput:
             (([1], [2], [-1.0]), {"prompt_token_ids": 7}, "prompt_token_ids"),
         ],
     )
-    def test_tokens_that_contradict_each_other(
+    def test_tokens_that_contradict_each_other_are_refused(
         self, turn: Turn, extra: dict[str, Any], message: str
     ) -> None:
         with pytest.raises(TrainingDataError, match=message):

@@ -1,3 +1,5 @@
+"""Metrics of a step: their names and their means."""
+
 import math
 
 import numpy as np
@@ -9,7 +11,7 @@ from art.runs.metrics import split_metrics, step_metrics
 from art.trajectories import Trajectory, TrajectoryGroup
 
 
-def test_names() -> None:
+def test_names_without_a_section_get_the_split_in_front() -> None:
     metrics = {"reward": 1.0, "loss/train": 2.0, "data/step_num_tokens": 3, "a/b": 4, "data": 5}
     assert split_metrics(metrics, "train") == {
         "train/reward": 1.0,
@@ -22,7 +24,7 @@ def test_names() -> None:
     assert split_metrics({"val/reward": 1.0}, "holdout") == {"holdout/val/reward": 1.0}
 
 
-def test_sums() -> None:
+def test_means_are_over_trajectories_and_over_groups() -> None:
     groups = [
         TrajectoryGroup(
             [

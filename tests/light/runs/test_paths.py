@@ -1,3 +1,5 @@
+"""Paths: names that are safe as a folder on every system, and the folders of checkpoints."""
+
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,7 @@ def test_a_taken_name_is_one_component_inside_its_folder(name: str) -> None:
     assert folder.resolve().parent == Path("base/project/models").resolve()
 
 
-def test_checkpoints(tmp_path: Path) -> None:
+def test_only_folders_named_by_a_number_are_checkpoints(tmp_path: Path) -> None:
     assert checkpoint_steps(tmp_path) == []
     for step in (12, 2, 10000):
         checkpoint_dir(tmp_path, step).mkdir(parents=True)

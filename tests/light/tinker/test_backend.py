@@ -1,9 +1,6 @@
 """TinkerBackend before it reaches a server."""
 
 import os
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import lazy_loader
@@ -12,6 +9,7 @@ import pytest
 import art
 from art.errors import ConfigurationError, MissingAPIKeyError
 from art.tinker import Connection, TinkerBackend, TinkerService
+from tests.processes import run_python
 
 BASE_MODEL = "Qwen/Qwen3-4B-Instruct-2507"
 
@@ -20,7 +18,7 @@ def model(name: str = "agent") -> art.TrainableModel[None]:
     return art.TrainableModel(name=name, project="p", base_model=BASE_MODEL)
 
 
-def test_the_class_loads_nothing_heavy() -> None:
+def test_making_a_backend_loads_nothing_heavy() -> None:
     code = """
         import sys
         before = set(sys.modules)
@@ -28,10 +26,7 @@ def test_the_class_loads_nothing_heavy() -> None:
         TinkerBackend()
         print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
     """
-    result = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
-    )
-    loaded = set(result.stdout.split())
+    loaded = set(run_python(code).stdout.split())
     assert "art" in loaded
     heavy = {"tinker", "openai", "pydantic", "numpy", "transformers", "fastapi", "typing", "yaml"}
     assert not loaded & heavy
@@ -48,13 +43,8 @@ def test_a_missing_sdk_names_its_extra(tmp_path: Path) -> None:
             print(error)
     """
     root = Path(art.__file__).parent.parent
-    result = subprocess.run(
-        [sys.executable, "-S", "-c", textwrap.dedent(code)],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={"PYTHONPATH": os.pathsep.join([str(root), str(tmp_path)])},
-    )
+    search_path = os.pathsep.join([str(root), str(tmp_path)])
+    result = run_python(code, flags=("-S",), env={"PYTHONPATH": search_path}, inherit_env=False)
     assert 'pip install "art-rl[tinker]"' in result.stdout
 
 
@@ -72,7 +62,9 @@ async def test_a_service_is_made_without_a_key(
             await service.start_openai_server(None)
 
 
-async def test_the_key_and_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_given_key_and_address_precede_the_environments(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TINKER_API_KEY", "tml-from-environment")
     assert await TinkerBackend()._connect("m") == Connection(None, "tml-from-environment")
     given = TinkerBackend(tinker_api_key="tml-given", base_url="http://x")

@@ -1,9 +1,7 @@
-"""A checkpoint folder is there completely or not at all."""
+"""Checkpoint folders appear whole or not at all."""
 
 import os
-import subprocess
-import sys
-import textwrap
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +9,7 @@ import yaml
 
 from art.errors import CheckpointError
 from art.tinker.checkpoints import CheckpointFolders, CheckpointInfo
+from tests.processes import run_python
 
 INFO = CheckpointInfo("m", "tinker://m/weights/0001", "tinker://m/sampler_weights/0001", "base")
 
@@ -36,7 +35,7 @@ async def test_a_folder_holds_arts_keys_and_what_the_backend_adds(tmp_path: Path
     assert CheckpointFolders(tmp_path).read(1) == INFO
 
 
-async def test_a_failure_leaves_the_step_before(tmp_path: Path) -> None:
+async def test_a_failure_while_writing_leaves_the_step_before(tmp_path: Path) -> None:
     folders = CheckpointFolders(tmp_path)
     await folders.write(1, INFO, nothing)
 
@@ -62,9 +61,16 @@ def test_a_process_killed_while_it_writes_leaves_the_step_before(tmp_path: Path)
             await folders.write(2, CheckpointInfo("m", "s", "w"), die)
         asyncio.run(main())
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path)]
-    assert subprocess.run(command, check=False, timeout=60).returncode == -9
+    run_python(script, tmp_path, status=-signal.SIGKILL)
     assert CheckpointFolders(tmp_path).steps() == [1]
+
+
+async def test_a_complete_step_is_not_replaced(tmp_path: Path) -> None:
+    folders = CheckpointFolders(tmp_path)
+    await folders.write(1, INFO, nothing)
+    with pytest.raises(CheckpointError, match="step 1 cannot be written"):
+        await folders.write(1, CheckpointInfo("other", "s", "w"), nothing)
+    assert folders.read(1) == INFO
 
 
 async def test_leftovers_are_no_checkpoints_and_are_replaced(tmp_path: Path) -> None:
@@ -80,7 +86,7 @@ async def test_leftovers_are_no_checkpoints_and_are_replaced(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("text", ["model_id: m\n", "[", "- a\n", ""])
-def test_a_damaged_folder_says_so(tmp_path: Path, text: str) -> None:
+def test_a_damaged_folder_is_an_error_with_a_remedy(tmp_path: Path, text: str) -> None:
     (tmp_path / "checkpoints" / "0001").mkdir(parents=True)
     (tmp_path / "checkpoints" / "0001" / "info.yaml").write_text(text)
     with pytest.raises(CheckpointError, match="Move the folder of step 1 away"):

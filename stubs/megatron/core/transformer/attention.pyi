@@ -1,5 +1,7 @@
 from abc import ABC
 
+from torch import Tensor, nn
+
 from .module import MegatronModule
 from .spec_utils import ModuleSpec
 
@@ -13,4 +15,14 @@ class SelfAttentionSubmodules:
         k_layernorm: ModuleSpec | type | None = None,
     ) -> None: ...
 
-class SelfAttention(MegatronModule, ABC): ...
+class SelfAttention(MegatronModule, ABC):
+    linear_qkv: nn.Module
+    q_layernorm: nn.Module
+
+    def get_query_key_value_tensors(
+        self,
+        hidden_states: Tensor,
+        key_value_states: Tensor | None = None,
+        output_gate: bool = False,
+        split_qkv: bool = True,
+    ) -> tuple[Tensor, ...]: ...

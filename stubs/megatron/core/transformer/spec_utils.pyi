@@ -1,4 +1,6 @@
 class ModuleSpec:
+    submodules: object
+
     def __init__(
         self,
         module: tuple[str, str] | type,

@@ -2,7 +2,7 @@ from typing import Literal
 
 import torch
 
-# Of its fields, those that art reads or sets.
+# The fields that art and its tests read or set.
 class TransformerConfig:
     num_layers: int
     hidden_size: int
@@ -22,11 +22,13 @@ class TransformerConfig:
     multi_latent_attention: bool
     attention_output_gate: bool
     experimental_attention_variant: Literal["gated_delta_net", "dsa"] | None
+    linear_attention_freq: int | list[int] | None
     linear_num_key_heads: int | None
     linear_key_head_dim: int | None
     linear_num_value_heads: int | None
     linear_value_head_dim: int | None
     num_moe_experts: int | None
+    moe_layer_freq: int | list[int]
     moe_shared_expert_intermediate_size: int | None
     moe_token_dispatcher_type: Literal["allgather", "alltoall", "flex"]
     tensor_model_parallel_size: int
@@ -64,11 +66,13 @@ class TransformerConfig:
         multi_latent_attention: bool = ...,
         attention_output_gate: bool = ...,
         experimental_attention_variant: Literal["gated_delta_net", "dsa"] | None = ...,
+        linear_attention_freq: int | list[int] | None = ...,
         linear_num_key_heads: int | None = ...,
         linear_key_head_dim: int | None = ...,
         linear_num_value_heads: int | None = ...,
         linear_value_head_dim: int | None = ...,
         num_moe_experts: int | None = ...,
+        moe_layer_freq: int | list[int] = ...,
         moe_shared_expert_intermediate_size: int | None = ...,
         moe_token_dispatcher_type: Literal["allgather", "alltoall", "flex"] = ...,
         tensor_model_parallel_size: int = ...,
