@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import secrets
 import signal
 import sys
@@ -13,6 +14,8 @@ from pathlib import Path
 from tests import engine_server
 from tests.processes import Child, wait_until_gone
 
+_LOGGED = re.compile(r"(?:[0-9:. -]+)?(?:ERROR|CRITICAL)\b")
+_RAISED = re.compile(r"[A-Za-z_.]+(?:Error|Exception|Disconnect|Exit|Interrupt)\b")
 _ROOT_ENTRIES = ("checkpoints", "checkpoints.lock", "scratch-")
 
 
@@ -50,8 +53,17 @@ class Target:
             wait_until_gone(self.pid)
 
     def faults(self) -> list[str]:
-        """The errors in its log: faults of the server, whatever its answers said."""
-        return [line.rstrip() for line in self.process.stderr.split("\n") if line[:5] == "ERROR"]
+        """The errors in its log, each with its exception: faults of the server.
+
+        Its answers may have said otherwise.
+        """
+        faults: list[str] = []
+        for line in self.process.stderr.split("\n"):
+            if _LOGGED.match(line):
+                faults.append(line)
+            elif faults and _RAISED.match(line):
+                faults[-1] += f" | {line}"
+        return faults
 
     def strays(self) -> list[str]:
         """Whatever lies in the sandbox where nothing may be."""
