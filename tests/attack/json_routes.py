@@ -6,7 +6,7 @@ from random import Random
 from urllib.parse import quote
 
 from tests.attack.fuzz import Attacker
-from tests.attack.http_client import Client, Request
+from tests.attack.http_client import Answer, Client, Request
 from tests.attack.mutations import Json, broken, mutated, text_of
 from tests.attack.world import SDK_VERSION, World
 
@@ -123,7 +123,10 @@ ROUTES: dict[str, _Make] = {
         {"session_id": world.session_id},
     ),
     "GET sessions": lambda world, rng: ("sessions?limit=5&offset=0", None),
-    "GET sessions/{session_id}": lambda world, rng: (f"sessions/{world.session_id}", None),
+    "GET sessions/{session_id}": lambda world, rng: (
+        f"sessions/{rng.choice(world.sessions)}",
+        None,
+    ),
     "POST sessions/{session_id}/finish": lambda world, rng: (
         "sessions/none/finish",
         {"reason": {"type": "success"}, "detail": "done"},
@@ -269,8 +272,12 @@ class JsonAttacker(Attacker):
 
     def __init__(self, client: Client, base_model: str) -> None:
         self._world = World(client, base_model)
-        self.note = self._world.note  # type: ignore[method-assign]  # it is the world that learns
-        self.renew = self._world.renew  # type: ignore[method-assign]  # likewise
+
+    def note(self, request: Request, answer: Answer) -> None:
+        self._world.note(request, answer)
+
+    def renew(self) -> None:
+        self._world.renew()
 
     def request(self, rng: Random) -> Request:
         """Make a request to one of the routes."""

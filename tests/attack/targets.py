@@ -114,25 +114,27 @@ class UnigramServers:
             stdin=True,
         )
 
-    def begin(self, sandbox: Path) -> str:
-        """Start one and do not wait for it.
+    def begin(self, sandbox: Path) -> tuple[int, Callable[[], Target]]:
+        """Start one on ``sandbox / "root"`` and do not wait for it.
 
         Returns:
-            Its key.
+            Its process, and what waits until it is ready.
         """
         api_key = "tml-" + secrets.token_urlsafe(8)
         options = {"root": str(sandbox / "root"), "api_key": api_key}
         self._process.write(json.dumps(options) + "\n")
-        return api_key
+        pid: int = json.loads(self._process.read_line('"forked"'))["pid"]
 
-    def ready(self, sandbox: Path, api_key: str) -> Target:
-        """Wait until the one that was begun listens."""
-        said = json.loads(self._process.read_line('"ready"'))
-        return Target(said["base_url"], api_key, "unigram", said["pid"], self._process, sandbox)
+        def ready() -> Target:
+            said = json.loads(self._process.read_line(f'"ready", "pid": {pid},'))
+            return Target(said["base_url"], api_key, "unigram", pid, self._process, sandbox)
+
+        return pid, ready
 
     def start(self, sandbox: Path) -> Target:
         """Start one on ``sandbox / "root"``."""
-        return self.ready(sandbox, self.begin(sandbox))
+        _, ready = self.begin(sandbox)
+        return ready()
 
     def close(self) -> None:
         """End the program and all of its servers."""

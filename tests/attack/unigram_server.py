@@ -2,8 +2,8 @@
 
 The routes, the queues and the store are the real ones, and only the executor is a test's. The
 program imports everything once, then reads lines ``{"root": …, "api_key": …}`` and forks a server
-for each, which takes milliseconds; a server says ``{"event": "ready", "pid": …, "base_url": …}``.
-Servers end with the program, which ends with its standard input.
+for each, which takes milliseconds. It says ``{"event": "forked", "pid": …}``, and the server
+``{"event": "ready", "pid": …, "base_url": …}`` just before it listens. Servers end with the program, which ends with its standard input.
 """
 
 import json
@@ -100,10 +100,12 @@ def main() -> None:
     alive, held = os.pipe()
     for line in sys.stdin:
         options = json.loads(line)
-        if os.fork() == 0:
+        pid = os.fork()
+        if pid == 0:
             os.close(held)
             _serve(Path(options["root"]), options["api_key"], alive)
             return
+        _say(event="forked", pid=pid)
 
 
 def _serve(root: Path, api_key: str, alive: int) -> None:
@@ -120,10 +122,12 @@ def _serve(root: Path, api_key: str, alive: int) -> None:
         config = uvicorn.Config(
             app, http=BoundedHttp, log_config=None, access_log=False, lifespan="on", ws="none"
         )
-        ready = {"event": "ready", "pid": os.getpid(), "base_url": base_url(listener)}
-        sys.stdout.write(json.dumps(ready) + "\n")
-        sys.stdout.flush()
+        _say(event="ready", pid=os.getpid(), base_url=base_url(listener))
         uvicorn.Server(config).run([listener])
+
+
+def _say(**fields: object) -> None:
+    os.write(1, json.dumps(fields).encode() + b"\n")  # at once: several processes share the pipe
 
 
 def _end_with_parent(alive: int) -> None:

@@ -62,6 +62,11 @@ class World:
         """The paths of the model's checkpoints."""
         return [f"tinker://{self.model_id}/{kind}/a" for kind in ("weights", "sampler_weights")]
 
+    @property
+    def sessions(self) -> list[str]:
+        """The ids of all sessions that were made, in order of their names."""
+        return sorted(self._sessions)
+
     def renew(self) -> None:
         """End every session, delete every checkpoint, and begin anew."""
         for session_id in self._sessions:
