@@ -135,7 +135,7 @@ class Fuzz:
         report.count(self.part, request.route, str(answer.status))
         problem = self.problem(request, answer)
         if problem is not None:
-            text = f"{problem}; the answer: {answer.status} {answer.body[:300]!r}"
+            text = f"{problem}; the answer: {answer.status} {answer.body[:150]!r}"
             report.violate(Violation(self.part, *name, text, str(request)))
         attacker.note(request, answer)
 

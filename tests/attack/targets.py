@@ -74,11 +74,7 @@ class Target:
             and path.name not in ("home", "tmp", "root")
             and ".cache" not in path.parts
         ]
-        inside = [
-            path
-            for path in self.root.glob("*")
-            if not path.name.startswith(_ROOT_ENTRIES)
-        ]
+        inside = [path for path in self.root.glob("*") if not path.name.startswith(_ROOT_ENTRIES)]
         return sorted(str(path.relative_to(self.sandbox)) for path in (*outside, *inside))
 
 
@@ -179,6 +175,4 @@ def endpoint(base_model: Path, sandbox: Path) -> Iterator[Target]:
         stdin=True,
     ) as process:
         said = json.loads(process.read_line('"ready"', timeout=120))
-        yield Target(
-            said["base_url"], said["api_key"], "org/base", said["pid"], process, sandbox
-        )
+        yield Target(said["base_url"], said["api_key"], "org/base", said["pid"], process, sandbox)
