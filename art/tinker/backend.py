@@ -197,6 +197,7 @@ class TinkerBackend:
     # Code written for ART calls these.
     _prepare_backend_for_training = prepare_for_training
     _get_step = get_step
+    _delete_checkpoint_files = delete_checkpoints
     _model_inference_name = inference_name
 
     async def _get_service(self, model: "backend.AnyTrainableModel") -> "TinkerService":

@@ -318,7 +318,7 @@ REFUSALS: dict[str, Callable[[ServiceClient, TrainingClient, SamplingClient], ob
         types.ModelInput.from_ints([1] * 100_000), 1, ONE
     ).result(),
     "99999 tokens": lambda c, t, s: t.forward([datum([1] * 100_000)], "cross_entropy").result(),
-    "not support topk_sample_logprobs": lambda c, t, s: s.sample(
+    "not support topk_sample_logprobs of a sample": lambda c, t, s: s.sample(
         PROMPT, 1, ONE, topk_sample_logprobs=2
     ).result(),
     "stable_reinforce": lambda c, t, s: t.forward_backward(DATA, "stable_reinforce").result(),

@@ -23,6 +23,7 @@ from art.executors.types import Datum, LossFunction
 from art.formats.adam import AdamParams
 from tests.executors.torch_cases import (
     CROSS_ENTROPY,
+    LORA,
     STEP,
     VOCABULARY,
     clear_gradients,

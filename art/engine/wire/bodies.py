@@ -388,13 +388,15 @@ class SampleBody(Body):
                 "send sampling_session_id and seq_id (create_sampling_session gives the id)"
             )
         for name in (
+            "base_model",
+            "model_path",
             "topk_sample_logprobs",
             "target_prompt_logprobs",
             "prompt_alt_tokens_k",
             "record_stability_info",
         ):
             if getattr(self, name):
-                raise InvalidRequestError(f"this server does not support {name}")
+                raise InvalidRequestError(f"this server does not support {name} of a sample")
         return Sample(
             sampling_session_id=self.sampling_session_id,
             seq_id=self.seq_id,
