@@ -17,14 +17,17 @@ class AnyModel(Protocol):
         project: Name of the project; a folder's name too.
         base_path: Root of all state. A backend that keeps a model's state sets it.
         trainable: Whether this is an :class:`AnyTrainableModel`.
-        inference_model_name: The model's name at its endpoint, where that is not ``name``.
     """
 
     name: str
     project: str
     base_path: str
     trainable: bool
-    inference_model_name: str | None
+
+    @property
+    def inference_model_name(self) -> str | None:
+        """The model's name at its endpoint, where that is not ``name``."""
+        ...
 
     def describe(self) -> dict[str, Any]:
         """Describe the model as JSON values, without its API key."""
