@@ -15,7 +15,7 @@ editors read the same stub. ``lazy_loader`` does the loading, and is itself load
 name. This module adds what it lacks: a reader that costs no ``import ast`` and works from a zip
 file, and errors that keep their cause. ``docs/lazy-imports.md`` says how this differs from others.
 
-The grammar of a stub is checked where stubs are written (``python -m art._stub_grammar``), so
+The grammar of a stub is checked where stubs are written (``python -m tools.stub_grammar``), so
 that reading one here can stay this simple.
 """
 

@@ -13,16 +13,26 @@ class AnyModel(Protocol):
     """The identity of a model, as a backend sees it. :class:`art.model.Model` is one.
 
     Attributes:
-        name: Name of the model; a folder's name too.
-        project: Name of the project; a folder's name too.
         base_path: Root of all state. A backend that keeps a model's state sets it.
-        trainable: Whether this is an :class:`AnyTrainableModel`.
     """
 
-    name: str
-    project: str
     base_path: str
-    trainable: bool
+
+    # Properties, so that a backend cannot set them, and a model may declare them more narrowly.
+    @property
+    def name(self) -> str:
+        """Name of the model; a folder's name too."""
+        ...
+
+    @property
+    def project(self) -> str:
+        """Name of the project; a folder's name too."""
+        ...
+
+    @property
+    def trainable(self) -> bool:
+        """True for an :class:`AnyTrainableModel`."""
+        ...
 
     @property
     def inference_model_name(self) -> str | None:
@@ -35,13 +45,12 @@ class AnyModel(Protocol):
 
 
 class AnyTrainableModel(AnyModel, Protocol):
-    """The identity of a model to train. :class:`art.model.TrainableModel` is one.
+    """The identity of a model to train. :class:`art.model.TrainableModel` is one."""
 
-    Attributes:
-        base_model: Name or folder of the model that training starts from.
-    """
-
-    base_model: str
+    @property
+    def base_model(self) -> str:
+        """Name or folder of the model that training starts from."""
+        ...
 
     @property
     def internal_config(self) -> InternalModelConfig | None:

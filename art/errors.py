@@ -1,7 +1,43 @@
 """Every exception that art raises on purpose.
 
 All derive from :class:`ArtError`, and each is also the standard exception that a caller would
-expect, so that ``except ValueError`` keeps working. All can be pickled: they cross processes.
+expect, so that ``except ValueError`` keeps working. All can be pickled: they cross processes. ::
+
+    ArtError
+      MissingExtraError (ImportError)
+      ConfigurationError (ValueError)
+        ChatTemplateError
+        MissingAPIKeyError
+      UnsupportedModelArchitectureError (ValueError)
+      ModelSupportPluginError (RuntimeError)
+      DependencyFloorError (RuntimeError)
+      AdapterFormatError (ValueError)
+      UnknownBaseModelError (ValueError)
+      NotRegisteredError (ValueError)
+      TrainingDataError (ValueError)
+        EmptyGroupError
+        InvalidRewardError
+        NoTrainableTokensError
+        ContextLengthError
+      CheckpointError (OSError)
+      EngineError (RuntimeError)
+        EngineStartError
+        EngineDiedError (ConnectionError)
+        EngineBusyError
+      PortInUseError (OSError)
+      IncompatibleClientError (RuntimeError)
+      InvalidRequestError (ValueError)
+        InvalidBodyError
+        RequestTooLargeError
+      NotFoundError (LookupError)
+      SessionEndedError (RuntimeError)
+      AuthenticationError (PermissionError)
+      IncompatibleEngineError (RuntimeError)
+      RequestCancelledError (RuntimeError)
+
+To add one: derive it from the nearest error above and, where a caller would expect it, from a
+standard exception; let its summary say what has gone wrong; raise it with the value, the rule and
+the remedy, from its cause; and put it into the tree.
 """
 
 

@@ -1,1 +1,1 @@
-"""Plumbing that every part may use: files, versions, ports, keys."""
+"""Plumbing that every part may use: files, ports, keys, tasks of the event loop."""

@@ -98,7 +98,9 @@ class ChatTemplate:
             ids.append(end_of_sequence)
         if not ids:
             raise ChatTemplateError(
-                "neither the chat template nor the tokenizer has a token that ends a message"
+                "neither the chat template nor the tokenizer has a token that ends a message, so "
+                "sampling would never stop; set chat_template in the model's config to one that "
+                "writes such a token"
             )
         return tuple(ids)
 

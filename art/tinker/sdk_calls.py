@@ -68,12 +68,12 @@ def _art_error(error: Exception, doing: str) -> ArtError:
         return ConfigurationError(f"{doing}: {error}")
     if isinstance(error, tinker.APIConnectionError):
         return EngineError(f"{doing}: the Tinker server cannot be reached: {error}")
-    if _is_users(error):
+    if _is_users_fault(error):
         return InvalidRequestError(f"{doing}: the Tinker server refused: {error}")
     return EngineError(f"{doing}: the Tinker server failed: {error}")
 
 
-def _is_users(error: Exception) -> bool:
+def _is_users_fault(error: Exception) -> bool:
     if isinstance(error, tinker.RequestFailedError):
         return error.category is tinker.types.RequestErrorCategory.User
     return isinstance(error, tinker.APIStatusError) and error.status_code < 500

@@ -168,6 +168,24 @@ def test_a_sampler_keeps_its_weights(trainer: TrainingClient) -> None:
     assert after != before
 
 
+def test_a_sampler_of_a_checkpoint_keeps_its_weights_whatever_becomes_of_the_name(
+    client: ServiceClient, trainer: TrainingClient
+) -> None:
+    """Its name is written again, it is evicted from memory by others, the name is deleted."""
+    train(trainer, steps=1)
+    path = trainer.save_weights_for_sampler("best").result().path
+    sampler = client.create_sampling_client(model_path=path).result()
+    before = sampler.compute_logprobs(PROMPT).result()
+    train(trainer, steps=3)
+    assert trainer.save_weights_for_sampler("best").result().path == path
+    newer = client.create_sampling_client(model_path=path).result()
+    assert newer.compute_logprobs(PROMPT).result() != before
+    for _ in range(9):  # more than are held in memory
+        other = trainer.save_weights_and_get_sampling_client().result()
+        other.compute_logprobs(PROMPT).result()
+    assert sampler.compute_logprobs(PROMPT).result() == before
+
+
 def test_stop_tokens_and_stop_strings_end_a_sequence(
     client: ServiceClient, trainer: TrainingClient, engine_server: EngineServer
 ) -> None:

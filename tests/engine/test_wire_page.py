@@ -43,7 +43,7 @@ def routes(routers: Sequence[APIRouter]) -> set[tuple[str, str]]:
         for router in routers
         for route in router.routes
         if isinstance(route, APIRoute)
-        for method in route.methods
+        for method in route.methods or ()
     }
 
 

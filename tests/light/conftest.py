@@ -2,9 +2,14 @@
 
 from collections.abc import Callable
 
+import hypothesis
 import pytest
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
+
+# A machine that is busy must not fail a test.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 # As Qwen2.5 and Qwen3 write tools and their calls.
 HERMES_TEMPLATE = """\

@@ -152,7 +152,7 @@ def _normalized(message: dict[str, Any], index: int) -> dict[str, Any]:
 def _part_text(part: Any, index: int) -> str:
     text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
     if not isinstance(text, str):
-        raise ValueError(f"messages[{index}].content has a part that is not text")
+        raise ValueError(f"messages[{index}].content has a part that is not text; send text only")
     return text
 
 
