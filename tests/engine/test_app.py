@@ -1,6 +1,7 @@
 """The HTTP side, on a real socket, with an executor whose passes can be counted."""
 
 import asyncio
+import contextlib
 import socket
 import threading
 import time
@@ -535,3 +536,24 @@ def test_a_client_that_comes_back_finds_its_sample(
         body = {"request_id": answer["request_id"]}
         assert http.post("retrieve_future", json=body).status_code == 200
     assert ("cancel", answer["request_id"]) not in server.executor.calls
+
+
+def test_bodies_that_are_read_at_a_time_have_a_bound_together(server: Server) -> None:
+    """Five clients each send most of the largest body and then nothing."""
+    host, port = server.url.removeprefix("http://").split(":")
+    head = (
+        "POST /api/v1/telemetry HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+        f"X-API-Key: {KEY}\r\nContent-Length: {1 << 20}\r\n\r\n"
+    ).encode()
+    with contextlib.ExitStack() as stack:
+        answers = []
+        for _ in range(5):
+            connection = stack.enter_context(
+                socket.create_connection((host, int(port)), timeout=0.5)
+            )
+            connection.sendall(head + bytes(900_000))
+            with contextlib.suppress(TimeoutError):
+                answers.append(connection.recv(12))
+        assert answers == [b"HTTP/1.1 429"]
+    with server.client() as http:
+        assert http.post("telemetry", content=bytes(900_000)).status_code == 200
