@@ -5,6 +5,7 @@ import logging
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from art._internal.http_origin import check_origin
@@ -88,6 +89,8 @@ class AccessMiddleware:
 
         try:
             await self._app(scope, counted_receive, watched_send)
+        except ClientDisconnect:
+            logger.info("%s %s was cut short", scope["method"], scope["path"])
         except Exception as error:
             logger.exception("%s %s met a fault of this server", scope["method"], scope["path"])
             if started:

@@ -5,11 +5,12 @@ less than 100 ms at the largest size. What is wrong with it is reported in a few
 is wrong: pydantic alone makes an error record for each bad element, at hundreds of times its size.
 """
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
 from art.errors import InvalidBodyError, RequestTooLargeError
@@ -19,6 +20,23 @@ BodyT = TypeVar("BodyT", bound="Body")
 
 ShortList = Annotated[list[T], Field(fail_fast=True)]
 """A list that is refused at its first wrong element."""
+
+
+def _check_finite(value: object) -> object:
+    """Refuse NaN and infinity anywhere: Python's parsers take them, but JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise PydanticCustomError("finite_number", "NaN and infinity are not JSON")
+    if isinstance(value, dict):
+        for each in value.values():
+            _check_finite(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_finite(each)
+    return value
+
+
+JsonObject = Annotated[dict[str, object], AfterValidator(_check_finite)]
+"""An object of JSON values, of which the wire says no more."""
 
 _MAX_PROBLEMS = 5
 _MAX_PROBLEM_CHARACTERS = 200
@@ -33,7 +51,9 @@ class Body(BaseModel):
         max_bytes: The largest body.
     """
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=True)
+    model_config = ConfigDict(
+        extra="ignore", protected_namespaces=(), frozen=True, allow_inf_nan=False
+    )
 
     max_bytes: ClassVar[int] = 1 << 20
 
