@@ -32,6 +32,7 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
       NotFoundError (LookupError)
       SessionEndedError (RuntimeError)
       AuthenticationError (PermissionError)
+      ForeignOriginError (PermissionError)
       IncompatibleEngineError (RuntimeError)
       RequestCancelledError (RuntimeError)
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 
 from art.errors import InvalidBodyError, RequestTooLargeError
 
@@ -25,7 +24,7 @@ ShortList = Annotated[list[T], Field(fail_fast=True)]
 def _check_finite(value: object) -> object:
     """Refuse NaN and infinity anywhere: Python's parsers take them, but JSON has neither."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise PydanticCustomError("finite_number", "NaN and infinity are not JSON")
+        raise ValueError("NaN and infinity are not JSON")
     if isinstance(value, dict):
         for each in value.values():
             _check_finite(each)
@@ -64,9 +63,7 @@ class Body(BaseModel):
     def _refuse_unknown_fields(cls, fields: object) -> object:
         if isinstance(fields, dict) and (unknown := fields.keys() - cls.model_fields.keys()):
             names = ", ".join(f"{name:.60}" for name in sorted(map(str, unknown))[:3])
-            raise PydanticCustomError(
-                "unknown_field", "this server knows no field {names}", {"names": names}
-            )
+            raise ValueError(f"this server knows no field {names}")
         return fields
 
 
@@ -105,14 +102,14 @@ def describe(error: ValidationError) -> str:
     problems: Sequence[Any] = error.errors(
         include_url=False, include_context=False, include_input=False
     )
-    shown = [
-        f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"[
-            :_MAX_PROBLEM_CHARACTERS
-        ]
-        for problem in problems[:_MAX_PROBLEMS]
-    ]
+    shown = [_line(problem)[:_MAX_PROBLEM_CHARACTERS] for problem in problems[:_MAX_PROBLEMS]]
     more = len(problems) - len(shown)
     return "; ".join([*shown, f"and {more} more"] if more else shown)
+
+
+def _line(problem: Any) -> str:
+    place = ".".join(map(str, problem["loc"])) or "body"
+    return f"{place}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 async def _read_within(request: Request, max_bytes: int) -> bytes:
