@@ -17,6 +17,7 @@ from art.endpoint.server import OpenAIServer
 from art.endpoint.types import TokenCompleter
 from art.errors import ConfigurationError, EngineDiedError, EngineError
 from art.rl.sequences import TrainingSequence
+from art.runs.lock import ModelLock
 from art.runs.progress import ShowProgress, terminal_progress
 from art.tinker.adapter_config import training_client_args
 from art.tinker.checkpoints import CheckpointFolders, CheckpointInfo
@@ -29,7 +30,7 @@ from art.types import TrainConfig
 
 if TYPE_CHECKING:
     from art.dev.model import InternalModelConfig
-    from art.dev.openai_server import OpenAIServerConfig
+    from art.dev.openai_server import OpenAIServerConfig, ServerArgs
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +79,26 @@ class TinkerService:
         self._checkpoint_saved = checkpoint_saved
         self._show_progress = show_progress
         self._folders = CheckpointFolders(output_dir)
+        self._model_lock = ModelLock(output_dir)
         self._lock = asyncio.Lock()
         self._session: ServerSession | None = None
         self._client: tinker.TrainingClient | None = None
         self._served_models = ServedModels(model_name, base_model, self._open_completer)
         self._server: OpenAIServer | None = None
+
+    def take_on(self) -> None:
+        """Keep other backends from training this model, until :meth:`aclose`.
+
+        Half-written checkpoints that a killed process left are removed. Called before the model's
+        files are written; the second time it does nothing.
+
+        Raises:
+            ModelInUseError: Another backend, in this process or another, trains the model.
+            CheckpointError: The model's folder cannot be written to.
+        """
+        if not self._model_lock.held:
+            self._model_lock.acquire()
+            self._folders.sweep()
 
     @property
     def step(self) -> int:
@@ -128,27 +144,17 @@ class TinkerService:
             EngineError: The server cannot be reached, or failed.
         """
         server_args = get_server_args(config)
-        await self._drop_dead_session()
-        async with self._exclusively():
-            session, client = await self._ready()
-            if self._server is None:
-                tokenizer = await asyncio.to_thread(client.get_tokenizer)
-                template = server_args["chat_template"] or self.config.get("chat_template")
-                server = OpenAIServer(
-                    self._served_models,
-                    ChatTemplate(
-                        tokenizer,
-                        template=template,
-                        template_kwargs=self.config.get("chat_template_kwargs"),
-                    ),
-                    max_context_length=session.max_context_length,
-                    host=server_args["host"],
-                    port=server_args["port"],
-                    api_key=server_args["api_key"],
-                )
-                await server.start()
-                self._server = server
-            return self._server.host, self._server.port
+        try:
+            await self._drop_dead_session()
+            async with self._exclusively():
+                session, client = await self._ready()
+                if self._server is None:
+                    self._server = await self._new_server(session, client, server_args)
+                return self._server.host, self._server.port
+        finally:
+            if self._client is None and self._server is None:
+                # The model was not taken on after all.
+                self._model_lock.release()
 
     async def train(
         self, sequences: Sequence[TrainingSequence], config: TrainConfig
@@ -213,8 +219,30 @@ class TinkerService:
         async with self._lock:
             session, self._session, self._client = self._session, None, None
             self._served_models.forget_opened()
-            if session is not None:
-                await session.close()
+            try:
+                if session is not None:
+                    await session.close()
+            finally:
+                self._model_lock.release()
+
+    async def _new_server(
+        self, session: ServerSession, client: tinker.TrainingClient, server_args: "ServerArgs"
+    ) -> OpenAIServer:
+        tokenizer = await asyncio.to_thread(client.get_tokenizer)
+        server = OpenAIServer(
+            self._served_models,
+            ChatTemplate(
+                tokenizer,
+                template=server_args["chat_template"] or self.config.get("chat_template"),
+                template_kwargs=self.config.get("chat_template_kwargs"),
+            ),
+            max_context_length=session.max_context_length,
+            host=server_args["host"],
+            port=server_args["port"],
+            api_key=server_args["api_key"],
+        )
+        await server.start()
+        return server
 
     def _running_server(self) -> OpenAIServer:
         if self._server is None:
@@ -270,6 +298,7 @@ class TinkerService:
 
     async def _ready(self) -> tuple[ServerSession, tinker.TrainingClient]:
         """Connect and resume the model, unless that is done. The caller holds the lock."""
+        self.take_on()
         if self._session is None:
             self._session = await ServerSession.open(await self._connect(), self.base_model)
         if self._client is None:
