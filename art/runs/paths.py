@@ -110,6 +110,6 @@ def checkpoint_steps(output_dir: str | os.PathLike[str]) -> list[int]:
         return []
     except OSError as error:
         raise CheckpointError(
-            f"the checkpoints in {folder} cannot be listed: {error}. Check that it is a folder that "
-            "this process may read"
+            f"the checkpoints in {folder} cannot be listed: {error}. Check that it is a folder "
+            "that this process may read"
         ) from error
