@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from art._internal.deferred import DeferredModule
-from art.errors import MissingAPIKeyError
+from art.errors import CheckpointError, MissingAPIKeyError
 from art.runs.paths import checkpoint_steps, model_dir
 
 # As in `art._lazy`: importing `typing` costs more than the rest of this module together. What
@@ -80,17 +80,28 @@ class TinkerBackend:
         """Keep a model's state under the backend's path from now on.
 
         Args:
-            model: The model. Its ``model.json`` is written.
+            model: The model. Its ``model.json`` is written. Where it is to be trained, no other
+                backend can take it on until this one is closed.
 
         Raises:
             art.errors.ConfigurationError: Its project or its name cannot be a folder's name.
-            OSError: ``model.json`` cannot be written.
+            art.errors.ModelInUseError: Another backend, in this process or another, trains it.
+            art.errors.CheckpointError: Its folder cannot be written to.
         """
         from art._internal.files import write_text
 
-        model.base_path = self._path
         folder = self._output_dir(model)
-        write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
+        if model.trainable:
+            service = await self._get_service(typing.cast("backend.AnyTrainableModel", model))
+            service.take_on()
+        model.base_path = self._path
+        try:
+            write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
+        except OSError as error:
+            raise CheckpointError(
+                f"{folder / 'model.json'} cannot be written: {error}. Check that its folder can be "
+                "written to, on a disk with free space"
+            ) from error
 
     async def train(
         self,
@@ -164,6 +175,7 @@ class TinkerBackend:
         Raises:
             art.errors.MissingAPIKeyError: There is no key for the server.
             art.errors.UnknownBaseModelError: The server has no such base model.
+            art.errors.ModelInUseError: Another backend, in this process or another, trains it.
             art.errors.ConfigurationError: An option cannot be used.
             art.errors.EngineError: The server cannot be reached, or failed.
         """

@@ -4,6 +4,7 @@ The weights themselves are on the Tinker server; a folder holds their paths ther
 its name only once it is complete, so a process that is killed leaves the one before as the last.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,11 @@ from pathlib import Path
 
 import yaml
 
-from art._internal.files import new_folder, remove_folder
+from art._internal.files import TEMPORARY, new_folder, remove_folder
 from art.errors import CheckpointError
 from art.runs.paths import checkpoint_dir, checkpoint_steps
+
+logger = logging.getLogger(__name__)
 
 _INFO = "info.yaml"
 
@@ -112,6 +115,15 @@ class CheckpointFolders:
                 "or check the folder's permissions; training goes on from the step before"
             ) from error
         return folder
+
+    def sweep(self) -> None:
+        """Remove what processes that were killed while they wrote or deleted a step left behind.
+
+        The caller holds the model's lock, so nobody writes any more.
+        """
+        for leftover in self.folder(0).parent.glob(f"{TEMPORARY}*"):
+            logger.info("removing %s, which a killed process left", leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def delete(self, step: int) -> None:
         """Remove a step's folder.

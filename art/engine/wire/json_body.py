@@ -6,19 +6,17 @@ is wrong: pydantic alone makes an error record for each bad element, at hundreds
 """
 
 import math
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
+from art._internal.validation import ShortList as ShortList
+from art._internal.validation import describe, refuse_unknown_fields
 from art.errors import InvalidBodyError, RequestTooLargeError
 
-T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound="Body")
-
-ShortList = Annotated[list[T], Field(fail_fast=True)]
-"""A list that is refused at its first wrong element."""
 
 
 def _check_finite(value: object) -> object:
@@ -36,9 +34,6 @@ def _check_finite(value: object) -> object:
 
 JsonObject = Annotated[dict[str, object], AfterValidator(_check_finite)]
 """An object of JSON values, of which the wire says no more."""
-
-_MAX_PROBLEMS = 5
-_MAX_PROBLEM_CHARACTERS = 200
 
 
 class Body(BaseModel):
@@ -61,9 +56,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, fields: object) -> object:
-        if isinstance(fields, dict) and (unknown := fields.keys() - cls.model_fields.keys()):
-            names = ", ".join(f"{name:.60}" for name in sorted(map(str, unknown))[:3])
-            raise ValueError(f"this server knows no field {names}")
+        refuse_unknown_fields(fields, [*cls.model_fields])
         return fields
 
 
@@ -95,21 +88,6 @@ def _reader(kind: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
             ) from None
 
     return read
-
-
-def describe(error: ValidationError) -> str:
-    """Pydantic's findings in one line: the first few, shortened."""
-    problems: Sequence[Any] = error.errors(
-        include_url=False, include_context=False, include_input=False
-    )
-    shown = [_line(problem)[:_MAX_PROBLEM_CHARACTERS] for problem in problems[:_MAX_PROBLEMS]]
-    more = len(problems) - len(shown)
-    return "; ".join([*shown, f"and {more} more"] if more else shown)
-
-
-def _line(problem: Any) -> str:
-    place = ".".join(map(str, problem["loc"])) or "body"
-    return f"{place}: {problem['msg'].removeprefix('Value error, ')}"
 
 
 async def _read_within(request: Request, max_bytes: int) -> bytes:
