@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from art._internal.deferred import DeferredModule
-from art.errors import CheckpointError, MissingAPIKeyError
+from art.errors import MissingAPIKeyError
 from art.runs.paths import checkpoint_steps, model_dir
 
 # As in `art._lazy`: importing `typing` costs more than the rest of this module together. What
@@ -89,19 +89,15 @@ class TinkerBackend:
             art.errors.CheckpointError: Its folder cannot be written to.
         """
         from art._internal.files import write_text
+        from art.runs.file_errors import file_errors
 
         folder = self._output_dir(model)
         if model.trainable:
             service = await self._get_service(typing.cast("backend.AnyTrainableModel", model))
             service.take_on()
         model.base_path = self._path
-        try:
+        with file_errors(folder / "model.json", "written"):
             write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
-        except OSError as error:
-            raise CheckpointError(
-                f"{folder / 'model.json'} cannot be written: {error}. Check that its folder can be "
-                "written to, on a disk with free space"
-            ) from error
 
     async def train(
         self,

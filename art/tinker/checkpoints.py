@@ -15,6 +15,7 @@ import yaml
 
 from art._internal.files import TEMPORARY, new_folder, remove_folder
 from art.errors import CheckpointError
+from art.runs.file_errors import file_errors
 from art.runs.paths import checkpoint_dir, checkpoint_steps
 
 logger = logging.getLogger(__name__)
@@ -73,9 +74,11 @@ class CheckpointFolders:
         """
         path = self.folder(step) / _INFO
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return CheckpointInfo(**content)
-        except (OSError, TypeError, yaml.YAMLError) as error:
+            info = CheckpointInfo(**yaml.safe_load(path.read_text(encoding="utf-8")))
+            if not all(isinstance(value, str) for value in _without_none(info).values()):
+                raise TypeError("its values must be text")
+            return info
+        except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise CheckpointError(
                 f"{path} cannot be read: {error}. Move the folder of step {step} away to resume "
                 "from the step before"
@@ -129,9 +132,10 @@ class CheckpointFolders:
         """Remove a step's folder.
 
         Raises:
-            OSError: There is none, or it cannot be removed.
+            art.errors.CheckpointError: There is none, or it cannot be removed.
         """
-        remove_folder(self.folder(step))
+        with file_errors(self.folder(step), "removed"):
+            remove_folder(self.folder(step))
 
 
 def _without_none(info: CheckpointInfo) -> dict[str, str]:
