@@ -20,9 +20,11 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
         NoTrainableTokensError
         ContextLengthError
       CheckpointError (OSError)
+      ModelInUseError (RuntimeError)
       EngineError (RuntimeError)
         EngineStartError
         EngineDiedError (ConnectionError)
+        EngineUnreachableError (ConnectionError)
         EngineBusyError
       PortInUseError (OSError)
       IncompatibleClientError (RuntimeError)
@@ -32,6 +34,7 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
       NotFoundError (LookupError)
       SessionEndedError (RuntimeError)
       AuthenticationError (PermissionError)
+      ForeignOriginError (PermissionError)
       IncompatibleEngineError (RuntimeError)
       RequestCancelledError (RuntimeError)
 
@@ -130,6 +133,10 @@ class CheckpointError(ArtError, OSError):
     """A checkpoint cannot be written, read or found. Earlier checkpoints are intact."""
 
 
+class ModelInUseError(ArtError, RuntimeError):
+    """Another backend, in this process or another, trains the model. Nothing has changed."""
+
+
 class EngineError(ArtError, RuntimeError):
     """The training engine answered with an error."""
 
@@ -140,6 +147,10 @@ class EngineStartError(EngineError):
 
 class EngineDiedError(EngineError, ConnectionError):
     """The embedded engine's process ended while it was in use. Saved checkpoints are intact."""
+
+
+class EngineUnreachableError(EngineError, ConnectionError):
+    """The Tinker server cannot be reached, or gives no answer of any kind."""
 
 
 class PortInUseError(ArtError, OSError):

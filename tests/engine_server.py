@@ -36,16 +36,22 @@ class EngineServer:
 StartEngine = Callable[[Path], EngineServer]
 
 
-def start(base_model: Path, root: Path) -> EngineServer:
+def start(
+    base_model: Path, root: Path, *, port: int = 0, api_key: str | None = None
+) -> EngineServer:
     """Start an engine on the CPU and wait until it answers.
 
     Args:
         base_model: The model's folder.
         root: The folder for its checkpoints.
+        port: The port that it listens on; 0 is a free one.
+        api_key: The key that it demands; ``None`` makes one.
     """
-    api_key = "tml-" + secrets.token_urlsafe(8)
+    api_key = api_key or "tml-" + secrets.token_urlsafe(8)
     process = Child(
-        *art_command("serve", base_model, "--root", root, "--device", "cpu", "--child"),
+        *art_command(
+            "serve", base_model, "--root", root, "--device", "cpu", "--port", str(port), "--child"
+        ),
         env={"ART_ENGINE_API_KEY": api_key, "OMP_NUM_THREADS": "1"},
         stdin=True,
     )

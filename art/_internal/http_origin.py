@@ -25,13 +25,19 @@ def check_origin(headers: Iterable[tuple[bytes, bytes]], *, loopback: bool) -> N
     """
     found = {name: value.decode("latin-1") for name, value in headers}
     host = found.get(b"host", "")
-    name = urlsplit(f"//{host}").hostname or ""
+    origin = found.get(b"origin")
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        site = None if origin is None else urlsplit(origin).netloc
+    except ValueError as error:
+        raise ForeignOriginError(
+            f"the Host {host!r:.100} or the Origin {origin!r:.100} is no address"
+        ) from error
     if loopback and host and name != "localhost" and not _is_address(name):
         raise ForeignOriginError(
             f"the Host {host!r:.100} is not this machine's; use 127.0.0.1 or localhost"
         )
-    origin = found.get(b"origin")
-    if origin is not None and urlsplit(origin).netloc != host:
+    if site is not None and site != host:
         raise ForeignOriginError(f"pages of {origin!r:.100} may not use this server")
 
 

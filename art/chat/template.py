@@ -1,5 +1,6 @@
 """Conversations to token ids by the tokenizer's own chat template, and token ids to text."""
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -127,7 +128,19 @@ class ChatTemplate:
         return text if isinstance(text, str) else "".join(text)
 
     def _encode(self, text: str) -> list[int]:
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            # JSON inside JSON, such as the arguments of a tool call, can still hold one.
+            raise ChatTemplateError(
+                f"the messages hold half of a surrogate pair, which no tokenizer takes: {error}"
+            ) from error
         return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    @cached_property
+    def _reserved_names(self) -> frozenset[str]:
+        parameters = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        return frozenset(parameters) - {"documents", "kwargs"}
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
@@ -147,8 +160,12 @@ class ChatTemplate:
         add_generation_prompt: bool = False,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        from jinja2 import TemplateError
-
+        reserved = self._reserved_names & {**self._template_kwargs, **(extra or {})}.keys()
+        if reserved:
+            raise ChatTemplateError(
+                f"chat_template_kwargs may not set {sorted(reserved)}; they are variables for the "
+                "template, such as enable_thinking"
+            )
         try:
             text = self._tokenizer.apply_chat_template(
                 [_template_message(message) for message in messages],
@@ -158,10 +175,12 @@ class ChatTemplate:
                 tokenize=False,
                 **{**self._template_kwargs, **(extra or {})},
             )
-        except (TemplateError, TypeError, KeyError, ValueError) as error:
-            # A template is a program: what it cannot handle can fail in any of these ways.
+        except ChatTemplateError:
+            raise
+        except Exception as error:
+            # A template is a program: what it cannot handle can fail in any way.
             raise ChatTemplateError(
-                f"the chat template of this model cannot render the messages: {error}"
+                f"the chat template of this model cannot render the messages: {error!s:.500}"
             ) from error
         return str(text)
 
@@ -190,8 +209,8 @@ def _template_tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(function.get("arguments"), str):
         try:
             function["arguments"] = json.loads(function["arguments"])
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ChatTemplateError(
-                f"the arguments of the tool call {function.get('name')!r} are not JSON: {error}"
+                f"the arguments of the tool call {function.get('name')!r:.60} are not JSON: {error}"
             ) from error
     return {**call, "function": function}

@@ -1,8 +1,8 @@
 """The endpoint's ASGI application: its dialects behind one key."""
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import APIRouter, FastAPI
 
-from art.endpoint.dependencies import authorize
+from art.endpoint.access import CheckAccess
 from art.endpoint.dialects import openai_chat, openai_models
 from art.endpoint.disconnect import CancelOnDisconnect
 from art.endpoint.errors import add_error_handlers
@@ -12,11 +12,12 @@ from art.endpoint.state import Endpoint
 ROUTERS = (openai_models.router, openai_chat.router)
 
 
-def create_app(endpoint: Endpoint) -> FastAPI:
+def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:
     """Make the endpoint's application.
 
     Args:
         endpoint: The state that its routes share.
+        loopback: Whether it is served on loopback alone.
 
     Returns:
         An ASGI application.
@@ -24,10 +25,12 @@ def create_app(endpoint: Endpoint) -> FastAPI:
     app = FastAPI(title="art", openapi_url=None)
     app.state.endpoint = endpoint
     app.add_middleware(CancelOnDisconnect)
+    # Added last, so that it comes first.
+    app.add_middleware(CheckAccess, api_key=endpoint.api_key, loopback=loopback)
     add_error_handlers(app)
     app.include_router(_open_routes)
     for router in ROUTERS:
-        app.include_router(router, dependencies=[Depends(authorize)])
+        app.include_router(router)
     return app
 
 

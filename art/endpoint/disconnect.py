@@ -6,8 +6,13 @@ the sampling that it waits for.
 """
 
 import asyncio
+import contextlib
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# Messages of a body that are read before the application asks for them; of a body that it refuses
+# the rest is never read.
+_MAX_UNREAD = 16
 
 
 class CancelOnDisconnect:
@@ -50,14 +55,15 @@ class _Exchange:
 
     def __init__(self, receive: Receive, send: Send) -> None:
         self._receive, self._send = receive, send
-        self._unread: asyncio.Queue[Message] = asyncio.Queue()
+        self._unread: asyncio.Queue[Message] = asyncio.Queue(_MAX_UNREAD)
         self._disconnected = self._complete = self.abandoned = False
 
     async def watch(self) -> None:
         """Read the client's messages until it disconnects."""
-        while not self._disconnected:
-            message = await self._receive()
-            self._disconnected = message["type"] == "http.disconnect"
+        while (message := await self._receive())["type"] != "http.disconnect":
+            await self._unread.put(message)
+        self._disconnected = True
+        with contextlib.suppress(asyncio.QueueFull):  # then nobody waits for it
             self._unread.put_nowait(message)
         # Servers report a disconnection after every complete response too.
         self.abandoned = not self._complete

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
@@ -14,6 +13,7 @@ from art.errors import (
     ConfigurationError,
     EngineDiedError,
     EngineError,
+    ForeignOriginError,
     InvalidRequestError,
 )
 
@@ -41,7 +41,9 @@ def error_body(
     status: int, message: str, code: str | None = None, param: str | None = None
 ) -> dict[str, object]:
     """The JSON of an error in the OpenAI API's shape."""
-    kind = {401: "authentication_error", 404: "not_found_error"}.get(status)
+    kind = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}.get(
+        status
+    )
     if kind is None:
         kind = "invalid_request_error" if status < 500 else "server_error"
     return {"error": {"message": message, "type": kind, "param": param, "code": code}}
@@ -59,6 +61,8 @@ def as_request_error(error: Exception) -> RequestError:
     """
     if isinstance(error, RequestError):
         return error
+    if isinstance(error, ForeignOriginError):
+        return RequestError(403, str(error), code="foreign_origin")
     if isinstance(error, ChatTemplateError):
         return RequestError(400, str(error), param="messages")
     if isinstance(error, EngineDiedError):
@@ -77,16 +81,13 @@ def error_event(error: Exception) -> str:
     return server_sent_event(error_body(problem.status, problem.message, problem.code))
 
 
+def error_response(error: Exception) -> JSONResponse:
+    """The response that tells a client of an error; see :func:`as_request_error`."""
+    return _response(as_request_error(error))
+
+
 def add_error_handlers(app: FastAPI) -> None:
     """Answer every error of an app in the OpenAI API's shape."""
-
-    @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        # The first part of a location is "body"; an empty rest is the body as a whole.
-        param = ".".join(str(part) for part in first["loc"][1:]) or None
-        message = f"{param}: {first['msg']}" if param else str(first["msg"])
-        return _response(RequestError(400, message, param=param))
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
@@ -95,7 +96,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return _response(as_request_error(error))
+        return error_response(error)
 
     for kind in (RequestError, ConfigurationError, InvalidRequestError, EngineError):
         app.add_exception_handler(kind, failed)

@@ -5,7 +5,8 @@ import threading
 
 import uvicorn
 
-from art._internal.network import base_url, bind, new_key
+from art._internal.http_server import BoundedHttp
+from art._internal.network import base_url, bind, is_loopback, new_key
 from art.chat.template import ChatTemplate
 from art.endpoint.app import create_app
 from art.endpoint.served_models import ServedModels
@@ -50,12 +51,8 @@ class OpenAIServer:
     ) -> None:
         self.api_key = api_key or new_key("art-")
         self.host, self.port, self.base_url = host, port, ""
-        app = create_app(Endpoint(self.api_key, models, chat_template, max_context_length))
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                app, log_level="warning", lifespan="off", timeout_graceful_shutdown=_GRACE
-            )
-        )
+        self._endpoint = Endpoint(self.api_key, models, chat_template, max_context_length)
+        self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
     async def start(self) -> None:
@@ -69,11 +66,22 @@ class OpenAIServer:
         listener = bind(self.host, self.port)
         self.port = listener.getsockname()[1]
         self.base_url = f"{base_url(listener)}/v1"
+        # What the server listens on decides which names it goes by.
+        app = create_app(self._endpoint, loopback=is_loopback(listener))
+        self._server = server = uvicorn.Server(
+            uvicorn.Config(
+                app,
+                http=BoundedHttp,
+                log_level="warning",
+                lifespan="off",
+                timeout_graceful_shutdown=_GRACE,
+            )
+        )
         self._thread = threading.Thread(
-            target=self._server.run, args=([listener],), name="art-openai-server", daemon=True
+            target=server.run, args=([listener],), name="art-openai-server", daemon=True
         )
         self._thread.start()
-        while not self._server.started:
+        while not server.started:
             if not self._thread.is_alive():
                 raise EngineStartError(
                     "the OpenAI-compatible endpoint could not start; its log has the reason"
@@ -83,6 +91,6 @@ class OpenAIServer:
     async def stop(self) -> None:
         """Stop listening and wait for the thread. Does nothing where it is not running."""
         thread, self._thread = self._thread, None
-        if thread is not None:
+        if thread is not None and self._server is not None:
             self._server.should_exit = True
             await asyncio.to_thread(thread.join)

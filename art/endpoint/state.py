@@ -34,7 +34,7 @@ class Endpoint:
             served = ", ".join(repr(each.name) for each in self.models.models())
             raise RequestError(
                 404,
-                f"there is no model {name!r} here; there are {served}",
+                f"there is no model {name!r:.200} here; there are {served}",
                 code="model_not_found",
                 param="model",
             )

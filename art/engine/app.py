@@ -37,7 +37,12 @@ def create_app(
         await engine.close()
 
     app = FastAPI(
-        title="art engine", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+        title="art engine",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        lifespan=lifespan,
     )
     app.state.engine = engine
     app.state.max_body_bytes = max_body_bytes

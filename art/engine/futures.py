@@ -17,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 JSON = "application/json"
 
+_MAX_ERROR_CHARACTERS = 2000
+
 
 @dataclass(frozen=True, slots=True)
 class Payload:
@@ -45,8 +47,15 @@ def failure_of(error: BaseException) -> Failure:
     """
     if isinstance(error, ArtError):
         server = isinstance(error, EngineError | CheckpointError)
-        return Failure(str(error), "server" if server else "user")
-    return Failure(f"{type(error).__name__}: {error}", "server")
+        return Failure(_shortened(str(error)), "server" if server else "user")
+    return Failure(_shortened(f"{type(error).__name__}: {error}"), "server")
+
+
+def _shortened(text: str) -> str:
+    """Bound a text that may repeat what a client sent."""
+    if len(text) <= _MAX_ERROR_CHARACTERS:
+        return text
+    return f"{text[:_MAX_ERROR_CHARACTERS]} … ({len(text)} characters)"
 
 
 @dataclass(slots=True)
@@ -58,7 +67,9 @@ class _Entry:
 
     @property
     def size(self) -> int:
-        return len(self.outcome.body) if isinstance(self.outcome, Payload) else 0
+        if isinstance(self.outcome, Failure):
+            return len(self.outcome.error)
+        return 0 if self.outcome is None else len(self.outcome.body)
 
 
 class FutureStore:

@@ -5,6 +5,7 @@ import logging
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from art._internal.http_origin import check_origin
@@ -16,6 +17,8 @@ logger = logging.getLogger(__name__)
 
 MAX_BODY_BYTES = 256 << 20
 
+# Bodies of the largest size that may be in memory at a time.
+_BODIES_AT_ONCE = 4
 _OPEN_PATHS = frozenset({"/api/v1/healthz"})
 
 
@@ -44,6 +47,7 @@ class AccessMiddleware:
         self._loopback = loopback
         self._api_key = api_key.encode()
         self._max_body_bytes = max_body_bytes
+        self._held_bytes = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or answer it with the error."""
@@ -71,29 +75,53 @@ class AccessMiddleware:
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
+        body = _Body(self)
 
         async def watched_send(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
+        async def counted_receive() -> Message:
+            message = await receive()
+            body.add(len(message.get("body", b"")))
+            return message
+
         try:
-            await self._app(scope, self._limited(receive), watched_send)
+            await self._app(scope, counted_receive, watched_send)
+        except ClientDisconnect:
+            logger.info("%s %s was cut short", scope["method"], scope["path"])
         except Exception as error:
             logger.exception("%s %s met a fault of this server", scope["method"], scope["path"])
             if started:
                 raise
             await unexpected_response(error)(scope, receive, send)
+        finally:
+            self._held_bytes -= body.size
 
-    def _limited(self, receive: Receive) -> Receive:
-        size = 0
+    def hold(self, size: int, body_size: int) -> None:
+        """Count bytes of a body that is being read, and refuse what is too much.
 
-        async def limited() -> Message:
-            nonlocal size
-            message = await receive()
-            size += len(message.get("body", b""))
-            if size > self._max_body_bytes:
-                raise HTTPException(413, f"the body is over {self._max_body_bytes} bytes")
-            return message
+        Args:
+            size: The bytes that came.
+            body_size: The bytes of that body so far.
+        """
+        self._held_bytes += size
+        if body_size > self._max_body_bytes:
+            raise HTTPException(413, f"the body is over {self._max_body_bytes} bytes")
+        if self._held_bytes > _BODIES_AT_ONCE * self._max_body_bytes:
+            raise HTTPException(
+                429, f"bodies of {self._held_bytes} bytes are being read; send it again later"
+            )
 
-        return limited
+
+class _Body:
+    """The body of one request, as far as it was read."""
+
+    def __init__(self, middleware: AccessMiddleware) -> None:
+        self._middleware = middleware
+        self.size = 0
+
+    def add(self, size: int) -> None:
+        self.size += size
+        self._middleware.hold(size, self.size)

@@ -1,4 +1,4 @@
-"""Sessions, and the models and samplers that belong to them. All of it is the event loop's."""
+"""Sessions with their models and sampling sessions. All of it is the event loop's."""
 
 import time
 import uuid
@@ -158,7 +158,7 @@ class Sessions:
         session = self._sampling_sessions.get(sampling_session_id)
         if session is None:
             raise NotFoundError(
-                f"there is no sampler {sampling_session_id!r} in a session that is alive; "
+                f"there is no sampling session {sampling_session_id!r} in a session that is alive; "
                 "create the sampling client again"
             )
         return session.sampling_sessions[sampling_session_id]
@@ -173,7 +173,7 @@ class Sessions:
         }
 
     def end(self, session_id: str) -> Session:
-        """End a session; its models and samplers are no longer found."""
+        """End a session; its models and sampling sessions are no longer found."""
         session = self.get(session_id)
         del self._sessions[session_id]
         for model_id in session.models:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 from art.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from art.executors.protocol import Executor, Sampler, Trainer
+    from art.executors.protocol import Sampler, Trainer
 
 # Told a stage of loading, and the fraction of it that is done.
 Progress = Callable[[str, float], None]
@@ -54,7 +54,7 @@ EXECUTORS = {
 
 
 class _ExecutorPackage(Protocol):
-    def load(self, options: ExecutorOptions, progress: Progress) -> "Executor": ...
+    def load(self, options: ExecutorOptions, progress: Progress) -> "Trainer | Sampler": ...
 
 
 def load_executors(
@@ -75,7 +75,9 @@ def load_executors(
     """
     check_executors(trainer, sampler)
     trains = _load(trainer, options, progress)
-    return trains, trains if sampler == trainer else _load(sampler, options, progress)
+    samples = trains if sampler == trainer else _load(sampler, options, progress)
+    # Which of the two each is, `check_executors` has read in the table.
+    return cast("Trainer", trains), cast("Sampler", samples)
 
 
 def check_executors(trainer: str, sampler: str) -> None:
@@ -99,7 +101,7 @@ def _check(name: str, role: str, able: set[str]) -> None:
     raise ConfigurationError(f"unknown {role} {name!r}; known: {known}{hint}")
 
 
-def _load(name: str, options: ExecutorOptions, progress: Progress) -> "Executor":
+def _load(name: str, options: ExecutorOptions, progress: Progress) -> "Trainer | Sampler":
     progress(f"importing {name}", 0.0)
     package = cast(_ExecutorPackage, import_module(EXECUTORS[name].package))
     return package.load(options, progress)

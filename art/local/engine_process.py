@@ -202,12 +202,13 @@ class EngineConnection(Connection):
     engine: EngineProcess = field(repr=False)
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
-        """Await an answer, but no longer than the engine lives.
+        """Await an answer, but no longer than the engine lives, nor beyond its silence.
 
         Raises:
             EngineDiedError: The engine's process ended before it answered.
+            EngineUnreachableError: It is stopped, or hangs.
         """
-        return await self.engine.guard(awaitable)
+        return await self.engine.guard(super().guard(awaitable))
 
 
 def _failed(task: "asyncio.Future[T]") -> bool:

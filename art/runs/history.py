@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from art._internal.files import append_lines
+from art.runs.file_errors import file_errors
 
 logger = logging.getLogger(__name__)
 
@@ -27,13 +28,15 @@ def append_metrics(output_dir: Path, metrics: Mapping[str, float], step: int) ->
         step: The training step that they belong to.
 
     Raises:
-        OSError: The file cannot be written.
+        art.errors.CheckpointError: The file cannot be written.
     """
     row: dict[str, object] = {
         name: value for name, value in metrics.items() if math.isfinite(value)
     }
     row |= {"step": step, "recorded_at": datetime.now().isoformat()}
-    append_lines(output_dir / HISTORY, [json.dumps(row, allow_nan=False)])
+    path = output_dir / HISTORY
+    with file_errors(path, "written"):
+        append_lines(path, [json.dumps(row, allow_nan=False)])
 
 
 def read_history(output_dir: Path) -> list[dict[str, Any]]:
@@ -45,15 +48,18 @@ def read_history(output_dir: Path) -> list[dict[str, Any]]:
     Returns:
         The rows, oldest first; none where there is no file. A row that a crash cut short is
         left out, with a warning.
+
+    Raises:
+        art.errors.CheckpointError: The file cannot be read.
     """
     path = output_dir / HISTORY
-    if not path.exists():
-        return []
+    with file_errors(path, "read"):
+        data = path.read_bytes() if path.exists() else b""
     rows = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(data.splitlines(), start=1):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             logger.warning("%s: line %d is incomplete and was left out", path, number)
         else:
             if isinstance(row, dict):
@@ -73,8 +79,9 @@ def best_step(rows: Iterable[Mapping[str, Any]], metric: str) -> int | None:
     """
     values: dict[int, list[float]] = {}
     for row in rows:
-        if isinstance(value := row.get(metric), int | float):
-            values.setdefault(row["step"], []).append(value)
+        value, step = row.get(metric), row.get("step")
+        if isinstance(value, int | float) and isinstance(step, int):
+            values.setdefault(step, []).append(value)
     return max(
         values, key=lambda step: (math.fsum(values[step]) / len(values[step]), step), default=None
     )

@@ -50,7 +50,7 @@ class FileLogger:
             step: The training step that they belong to.
 
         Raises:
-            OSError: The file cannot be written.
+            art.errors.CheckpointError: The file cannot be written.
         """
         append_metrics(self._output_dir, metrics, step)
 
@@ -64,7 +64,7 @@ class FileLogger:
 
         Raises:
             art.errors.ConfigurationError: The split's name is not safe as a component of a path.
-            OSError: The file cannot be written.
+            art.errors.CheckpointError: The file cannot be written.
         """
         append_trajectory_groups(trajectories_path(self._output_dir, split, step), groups)
 

@@ -7,12 +7,13 @@
     trajectories/<split>/0001.jsonl
     history.jsonl              one row of metrics for each call of model.log
     state.json                 the user's own values
+    training.lock              held by the process that trains the model
 """
 
 import os
 from pathlib import Path
 
-from art.errors import ConfigurationError
+from art.errors import CheckpointError, ConfigurationError
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a temporary file's name is longer
 
@@ -92,13 +93,23 @@ def checkpoint_dir(output_dir: str | os.PathLike[str], step: int) -> Path:
 
 
 def checkpoint_steps(output_dir: str | os.PathLike[str]) -> list[int]:
-    """List the steps that have a checkpoint folder in a model's folder, in order."""
+    """List the steps that have a checkpoint folder in a model's folder, in order.
+
+    Raises:
+        art.errors.CheckpointError: The folder ``checkpoints`` cannot be read.
+    """
     folder = Path(output_dir) / "checkpoints"
-    if not folder.is_dir():
+    try:
+        # isdigit() alone takes digits that int() does not, such as superscripts.
+        return sorted(
+            int(entry.name)
+            for entry in folder.iterdir()
+            if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()
+        )
+    except FileNotFoundError:
         return []
-    # isdigit() alone takes digits that int() does not, such as superscripts.
-    return sorted(
-        int(entry.name)
-        for entry in folder.iterdir()
-        if entry.name.isascii() and entry.name.isdigit() and entry.is_dir()
-    )
+    except OSError as error:
+        raise CheckpointError(
+            f"the checkpoints in {folder} cannot be listed: {error}. Check that it is a folder "
+            "that this process may read"
+        ) from error

@@ -7,6 +7,7 @@ from typing import Any
 
 from art._internal.files import write_text
 from art.errors import CheckpointError
+from art.runs.file_errors import file_errors
 
 STATE = "state.json"
 
@@ -20,9 +21,11 @@ def write_state(output_dir: Path, state: Mapping[str, Any]) -> None:
 
     Raises:
         TypeError: ``state`` has a value that JSON cannot hold; the file is as it was.
-        OSError: The file cannot be written; it is as it was.
+        art.errors.CheckpointError: The file cannot be written; it is as it was.
     """
-    write_text(output_dir / STATE, json.dumps(state, indent=2))
+    path = output_dir / STATE
+    with file_errors(path, "written"):
+        write_text(path, json.dumps(state, indent=2))
 
 
 def read_state(output_dir: Path) -> dict[str, Any] | None:
@@ -35,16 +38,17 @@ def read_state(output_dir: Path) -> dict[str, Any] | None:
         The state, or ``None`` where none was written.
 
     Raises:
-        art.errors.CheckpointError: The file does not hold a JSON object.
+        art.errors.CheckpointError: The file cannot be read, or does not hold a JSON object.
     """
     path = output_dir / STATE
+    with file_errors(path, "read"):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    try:
-        state = json.loads(text)
-    except ValueError as error:
+        state = json.loads(data.decode())
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path} is not JSON: {error}. Repair the file, or delete it."
         ) from error
@@ -64,9 +68,9 @@ def merge_state(output_dir: Path, updates: Mapping[str, Any]) -> dict[str, Any]:
         The whole state, as it was written.
 
     Raises:
-        art.errors.CheckpointError: The file does not hold a JSON object.
+        art.errors.CheckpointError: The file does not hold a JSON object, or cannot be written; it
+            is as it was.
         TypeError: ``updates`` has a value that JSON cannot hold; the file is as it was.
-        OSError: The file cannot be written; it is as it was.
     """
     merged = _deep_merge(read_state(output_dir) or {}, updates)
     write_state(output_dir, merged)

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from art._internal.files import append_lines
+from art.runs.file_errors import file_errors
 from art.runs.paths import path_component
 from art.trajectories import TrajectoryGroup
 
@@ -31,9 +32,10 @@ def append_trajectory_groups(path: Path, groups: Iterable[TrajectoryGroup]) -> N
         groups: What to append.
 
     Raises:
-        OSError: The file cannot be written; what was there before is intact.
+        art.errors.CheckpointError: The file cannot be written; what was there before is intact.
     """
-    append_lines(path, [group.model_dump_json() for group in groups])
+    with file_errors(path, "written"):
+        append_lines(path, [group.model_dump_json() for group in groups])
 
 
 def read_trajectory_groups(path: Path) -> list[TrajectoryGroup]:

@@ -80,17 +80,24 @@ class TinkerBackend:
         """Keep a model's state under the backend's path from now on.
 
         Args:
-            model: The model. Its ``model.json`` is written.
+            model: The model. Its ``model.json`` is written. Where it is to be trained, no other
+                backend can take it on until this one is closed.
 
         Raises:
             art.errors.ConfigurationError: Its project or its name cannot be a folder's name.
-            OSError: ``model.json`` cannot be written.
+            art.errors.ModelInUseError: Another backend, in this process or another, trains it.
+            art.errors.CheckpointError: Its folder cannot be written to.
         """
         from art._internal.files import write_text
+        from art.runs.file_errors import file_errors
 
-        model.base_path = self._path
         folder = self._output_dir(model)
-        write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
+        if model.trainable:
+            service = await self._get_service(typing.cast("backend.AnyTrainableModel", model))
+            service.take_on()
+        model.base_path = self._path
+        with file_errors(folder / "model.json", "written"):
+            write_text(folder / "model.json", json.dumps(model.describe(), indent=2))
 
     async def train(
         self,
@@ -164,6 +171,7 @@ class TinkerBackend:
         Raises:
             art.errors.MissingAPIKeyError: There is no key for the server.
             art.errors.UnknownBaseModelError: The server has no such base model.
+            art.errors.ModelInUseError: Another backend, in this process or another, trains it.
             art.errors.ConfigurationError: An option cannot be used.
             art.errors.EngineError: The server cannot be reached, or failed.
         """
@@ -197,6 +205,7 @@ class TinkerBackend:
     # Code written for ART calls these.
     _prepare_backend_for_training = prepare_for_training
     _get_step = get_step
+    _delete_checkpoint_files = delete_checkpoints
     _model_inference_name = inference_name
 
     async def _get_service(self, model: "backend.AnyTrainableModel") -> "TinkerService":

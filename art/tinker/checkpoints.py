@@ -4,6 +4,7 @@ The weights themselves are on the Tinker server; a folder holds their paths ther
 its name only once it is complete, so a process that is killed leaves the one before as the last.
 """
 
+import logging
 import os
 import shutil
 from collections.abc import Awaitable, Callable
@@ -12,9 +13,12 @@ from pathlib import Path
 
 import yaml
 
-from art._internal.files import new_folder, remove_folder
+from art._internal.files import TEMPORARY, new_folder, remove_folder
 from art.errors import CheckpointError
+from art.runs.file_errors import file_errors
 from art.runs.paths import checkpoint_dir, checkpoint_steps
+
+logger = logging.getLogger(__name__)
 
 _INFO = "info.yaml"
 
@@ -70,9 +74,11 @@ class CheckpointFolders:
         """
         path = self.folder(step) / _INFO
         try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-            return CheckpointInfo(**content)
-        except (OSError, TypeError, yaml.YAMLError) as error:
+            info = CheckpointInfo(**yaml.safe_load(path.read_text(encoding="utf-8")))
+            if not all(isinstance(value, str) for value in _without_none(info).values()):
+                raise TypeError("its values must be text")
+            return info
+        except (OSError, TypeError, ValueError, RecursionError, yaml.YAMLError) as error:
             raise CheckpointError(
                 f"{path} cannot be read: {error}. Move the folder of step {step} away to resume "
                 "from the step before"
@@ -113,13 +119,23 @@ class CheckpointFolders:
             ) from error
         return folder
 
+    def sweep(self) -> None:
+        """Remove what processes that were killed while they wrote or deleted a step left behind.
+
+        The caller holds the model's lock, so nobody writes any more.
+        """
+        for leftover in self.folder(0).parent.glob(f"{TEMPORARY}*"):
+            logger.info("removing %s, which a killed process left", leftover)
+            shutil.rmtree(leftover, ignore_errors=True)
+
     def delete(self, step: int) -> None:
         """Remove a step's folder.
 
         Raises:
-            OSError: There is none, or it cannot be removed.
+            art.errors.CheckpointError: There is none, or it cannot be removed.
         """
-        remove_folder(self.folder(step))
+        with file_errors(self.folder(step), "removed"):
+            remove_folder(self.folder(step))
 
 
 def _without_none(info: CheckpointInfo) -> dict[str, str]:

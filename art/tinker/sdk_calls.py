@@ -8,7 +8,13 @@ from typing import TypeVar
 
 import tinker
 
-from art.errors import ArtError, ConfigurationError, EngineError, InvalidRequestError
+from art.errors import (
+    ArtError,
+    ConfigurationError,
+    EngineError,
+    EngineUnreachableError,
+    InvalidRequestError,
+)
 from art.tinker.connection import Connection
 
 T = TypeVar("T")
@@ -28,10 +34,13 @@ async def sdk_call(connection: Connection, call: Awaitable[T], doing: str) -> T:
     Raises:
         art.errors.ConfigurationError: The API key cannot be used, or the server refused it.
         art.errors.InvalidRequestError: The server says that the request is wrong.
-        art.errors.EngineError: The server answered with an error, or cannot be reached.
+        art.errors.EngineUnreachableError: The server cannot be reached, or fell silent.
+        art.errors.EngineError: The server answered with an error.
     """
     try:
         return await connection.guard(call)
+    except EngineUnreachableError as error:
+        raise EngineUnreachableError(f"{doing}: {error}") from error
     except (tinker.TinkerError, ValueError) as error:
         # The SDK raises ValueError where polling for a result is refused.
         if isinstance(error, ArtError):
@@ -67,7 +76,7 @@ def _art_error(error: Exception, doing: str) -> ArtError:
         # The SDK itself, before it sends anything: a key that cannot be one, say.
         return ConfigurationError(f"{doing}: {error}")
     if isinstance(error, tinker.APIConnectionError):
-        return EngineError(f"{doing}: the Tinker server cannot be reached: {error}")
+        return EngineUnreachableError(f"{doing}: the Tinker server cannot be reached: {error}")
     if _is_users_fault(error):
         return InvalidRequestError(f"{doing}: the Tinker server refused: {error}")
     return EngineError(f"{doing}: the Tinker server failed: {error}")

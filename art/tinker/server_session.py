@@ -92,15 +92,19 @@ class ServerSession:
         )
         return cls(connection, base_model, max_context_length, service_client, rest_client)
 
-    async def check(self) -> None:
-        """Check that the server answers.
+    async def is_lost(self) -> bool:
+        """Ask the server whether it has forgotten this session, as one that was restarted has.
 
         Raises:
-            EngineError: It does not.
+            EngineError: It gives no answer, or failed.
         """
-        await sdk_call(
-            self.connection, self._rest_client.get_server_capabilities(), "reaching the server"
-        )
+        try:
+            # No call of the SDK asks for a session itself; this one needs it, and costs little.
+            self._base_client = await self._sampling_client(None)
+        except InvalidRequestError as error:
+            logger.info("the session is lost: %s", error)
+            return True
+        return False
 
     async def create_model(self, args: "TinkerTrainingClientArgs") -> tinker.TrainingClient:
         """Create an adapter on the server, and the client that trains it."""
@@ -116,6 +120,7 @@ class ServerSession:
 
         Raises:
             CheckpointError: The server no longer has it.
+            InvalidRequestError: The server has it, and refused for another reason.
         """
         doing = f"resuming from {state_path}"
         try:
@@ -128,10 +133,21 @@ class ServerSession:
             )
             return await sdk_call(self.connection, pending, doing)
         except InvalidRequestError as error:
+            if await self._has(state_path):
+                raise
             raise CheckpointError(
-                f"{error}. If the server has lost this checkpoint, move its folder away to "
-                "resume from the step before"
+                f"{error}. The server has lost this checkpoint, or cannot read it: move its "
+                "folder away to resume from the step before"
             ) from error
+
+    async def _has(self, state_path: str) -> bool:
+        doing = f"looking for {state_path}"
+        pending = self._rest_client.get_weights_info_by_tinker_path(state_path)
+        try:
+            await sdk_call(self.connection, pending, doing)
+        except InvalidRequestError:
+            return False
+        return True
 
     async def open_completer(self, path: str | None) -> SamplingClientCompleter:
         """Open a checkpoint for sampling, or the base model where the path is ``None``."""

@@ -15,13 +15,21 @@ from art.dev.get_server_args import get_server_args
 from art.endpoint.served_models import ServedModels
 from art.endpoint.server import OpenAIServer
 from art.endpoint.types import TokenCompleter
-from art.errors import ConfigurationError, EngineDiedError, EngineError
+from art.errors import (
+    ConfigurationError,
+    EngineDiedError,
+    EngineError,
+    EngineUnreachableError,
+    InvalidRequestError,
+)
 from art.rl.sequences import TrainingSequence
+from art.runs.lock import ModelLock
 from art.runs.progress import ShowProgress, terminal_progress
 from art.tinker.adapter_config import training_client_args
 from art.tinker.checkpoints import CheckpointFolders, CheckpointInfo
 from art.tinker.connection import Connection
 from art.tinker.datums import check_context_length
+from art.tinker.renewable_completer import RenewableCompleter
 from art.tinker.sdk_calls import sdk_call
 from art.tinker.server_session import ServerSession
 from art.tinker.training_step import PendingStep, StepData, step_data
@@ -29,7 +37,7 @@ from art.types import TrainConfig
 
 if TYPE_CHECKING:
     from art.dev.model import InternalModelConfig
-    from art.dev.openai_server import OpenAIServerConfig
+    from art.dev.openai_server import OpenAIServerConfig, ServerArgs
 
 logger = logging.getLogger(__name__)
 
@@ -78,11 +86,28 @@ class TinkerService:
         self._checkpoint_saved = checkpoint_saved
         self._show_progress = show_progress
         self._folders = CheckpointFolders(output_dir)
+        self._model_lock = ModelLock(output_dir)
         self._lock = asyncio.Lock()
         self._session: ServerSession | None = None
         self._client: tinker.TrainingClient | None = None
+        # The loop of the trainer, where the lock is taken; the endpoint has one of its own.
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._served_models = ServedModels(model_name, base_model, self._open_completer)
         self._server: OpenAIServer | None = None
+
+    def take_on(self) -> None:
+        """Keep other backends from training this model, until :meth:`aclose`.
+
+        Half-written checkpoints that a killed process left are removed. Called before the model's
+        files are written; the second time it does nothing.
+
+        Raises:
+            ModelInUseError: Another backend, in this process or another, trains the model.
+            CheckpointError: The model's folder cannot be written to.
+        """
+        if not self._model_lock.held:
+            self._model_lock.acquire()
+            self._folders.sweep()
 
     @property
     def step(self) -> int:
@@ -128,27 +153,17 @@ class TinkerService:
             EngineError: The server cannot be reached, or failed.
         """
         server_args = get_server_args(config)
-        await self._drop_dead_session()
-        async with self._exclusively():
-            session, client = await self._ready()
-            if self._server is None:
-                tokenizer = await asyncio.to_thread(client.get_tokenizer)
-                template = server_args["chat_template"] or self.config.get("chat_template")
-                server = OpenAIServer(
-                    self._served_models,
-                    ChatTemplate(
-                        tokenizer,
-                        template=template,
-                        template_kwargs=self.config.get("chat_template_kwargs"),
-                    ),
-                    max_context_length=session.max_context_length,
-                    host=server_args["host"],
-                    port=server_args["port"],
-                    api_key=server_args["api_key"],
-                )
-                await server.start()
-                self._server = server
-            return self._server.host, self._server.port
+        try:
+            await self._drop_dead_session()
+            async with self._exclusively():
+                session, client = await self._ready()
+                if self._server is None:
+                    self._server = await self._new_server(session, client, server_args)
+                return self._server.host, self._server.port
+        finally:
+            if self._client is None and self._server is None:
+                # The model was not taken on after all.
+                self._model_lock.release()
 
     async def train(
         self, sequences: Sequence[TrainingSequence], config: TrainConfig
@@ -167,23 +182,42 @@ class TinkerService:
             ContextLengthError: A sequence is too long for the model. Nothing was sent.
             ConfigurationError: The config contradicts itself. Nothing was sent.
             InvalidRequestError: The server refused the loss or its config.
-            EngineError: The server failed. The last checkpoint is intact.
+            EngineError: The server failed. The last checkpoint is intact. Where it was started
+                again meanwhile, the step is repeated once, from that checkpoint.
         """
         start = time.monotonic()
         async with self._exclusively():
-            session, client = await self._ready()
-            # Reference logprobs are those of a prompt, and a server needs room to sample one token.
-            room = 1 if config.kl_penalty_coef else 0
-            check_context_length(sequences, session.max_context_length - room)
-            data = await step_data(session, client, sequences, config)
+            step = self.step + 1
             try:
-                metrics = await self._take_step(session, client, data, config)
-            except BaseException:
-                # The server may have gradients, or an update, that no checkpoint has.
-                self._client = None
-                raise
-        seconds = time.monotonic() - start
-        return {**data.metrics, **metrics, "time/step_trainer_s": seconds}
+                metrics = await self._train_once(sequences, config)
+            except EngineUnreachableError as error:
+                raise EngineUnreachableError(
+                    f"{error}. Step {step} was not taken; the next call goes on from step "
+                    f"{step - 1}"
+                ) from error
+            except (EngineError, InvalidRequestError) as error:
+                if not await self._has_lost_session(error):
+                    raise
+                # Nothing of the step was kept: it begins with the checkpoint before it.
+                logger.warning("taking step %d again, since its server began anew", step)
+                metrics = await self._train_once(sequences, config)
+        return {**metrics, "time/step_trainer_s": time.monotonic() - start}
+
+    async def _train_once(
+        self, sequences: Sequence[TrainingSequence], config: TrainConfig
+    ) -> dict[str, float]:
+        session, client = await self._ready()
+        # Reference logprobs are those of a prompt, and a server needs room to sample one token.
+        room = 1 if config.kl_penalty_coef else 0
+        check_context_length(sequences, session.max_context_length - room)
+        data = await step_data(session, client, sequences, config)
+        try:
+            metrics = await self._take_step(session, client, data, config)
+        except BaseException:
+            # The server may have gradients, or an update, that no checkpoint has.
+            self._client = None
+            raise
+        return {**data.metrics, **metrics}
 
     async def delete_checkpoints(self, steps_to_keep: Collection[int]) -> None:
         """Delete checkpoints on the server and on this machine.
@@ -213,8 +247,30 @@ class TinkerService:
         async with self._lock:
             session, self._session, self._client = self._session, None, None
             self._served_models.forget_opened()
-            if session is not None:
-                await session.close()
+            try:
+                if session is not None:
+                    await session.close()
+            finally:
+                self._model_lock.release()
+
+    async def _new_server(
+        self, session: ServerSession, client: tinker.TrainingClient, server_args: "ServerArgs"
+    ) -> OpenAIServer:
+        tokenizer = await asyncio.to_thread(client.get_tokenizer)
+        server = OpenAIServer(
+            self._served_models,
+            ChatTemplate(
+                tokenizer,
+                template=server_args["chat_template"] or self.config.get("chat_template"),
+                template_kwargs=self.config.get("chat_template_kwargs"),
+            ),
+            max_context_length=session.max_context_length,
+            host=server_args["host"],
+            port=server_args["port"],
+            api_key=server_args["api_key"],
+        )
+        await server.start()
+        return server
 
     def _running_server(self) -> OpenAIServer:
         if self._server is None:
@@ -244,11 +300,11 @@ class TinkerService:
 
     @asynccontextmanager
     async def _exclusively(self) -> AsyncIterator[None]:
-        """Hold the lock; forget an engine that dies, so that the next use starts another one."""
+        """Hold the lock; forget a server that is gone, so that the next use connects anew."""
         async with self._lock:
             try:
                 yield
-            except EngineDiedError:
+            except (EngineDiedError, EngineUnreachableError):
                 self._forget_session()
                 raise
 
@@ -257,10 +313,24 @@ class TinkerService:
             if self._session is None:
                 return
             try:
-                await self._session.check()
-            except EngineDiedError as error:
+                if await self._session.is_lost():
+                    self._forget_session()
+            except (EngineDiedError, EngineUnreachableError) as error:
                 logger.warning("starting anew: %s", error)
                 self._forget_session()
+
+    async def _has_lost_session(self, error: Exception) -> bool:
+        """Ask whether a call failed since the server has begun anew; forget the session if so.
+
+        The caller holds the lock.
+        """
+        if isinstance(error, EngineDiedError) or self._session is None:
+            return False
+        if not await self._session.is_lost():
+            return False
+        logger.warning("the Tinker server has lost the session of %s: %s", self.model_name, error)
+        self._forget_session()
+        return True
 
     def _forget_session(self) -> None:
         session, self._session, self._client = self._session, None, None
@@ -270,6 +340,10 @@ class TinkerService:
 
     async def _ready(self) -> tuple[ServerSession, tinker.TrainingClient]:
         """Connect and resume the model, unless that is done. The caller holds the lock."""
+        self.take_on()
+        self._loop = asyncio.get_running_loop()
+        if self._session is not None and self._client is None and await self._session.is_lost():
+            self._forget_session()
         if self._session is None:
             self._session = await ServerSession.open(await self._connect(), self.base_model)
         if self._client is None:
@@ -321,10 +395,30 @@ class TinkerService:
 
         Called on the endpoint's event loop, where the lock cannot be taken.
         """
+        return RenewableCompleter(path, self._open_session, self._renew_session)
+
+    async def _open_session(self) -> ServerSession:
         session = self._session
-        if session is None:
-            raise EngineError(
-                f"the session of {self.model_name} with its Tinker server has ended; register the "
-                "model again"
-            )
-        return await session.open_completer(path)
+        return session if session is not None else await self._renew_session(None)
+
+    async def _renew_session(self, lost: ServerSession | None) -> ServerSession:
+        """Open the session anew, unless that was done since ``lost`` was. On any event loop."""
+        if self._loop is None or self._loop.is_closed():
+            raise self._ended()
+        renewing = asyncio.run_coroutine_threadsafe(self._renew(lost), self._loop)
+        return await asyncio.wrap_future(renewing)
+
+    async def _renew(self, lost: ServerSession | None) -> ServerSession:
+        async with self._exclusively():
+            if self._server is None:  # closed meanwhile
+                raise self._ended()
+            if self._session is lost:
+                self._forget_session()
+            session, _ = await self._ready()
+            return session
+
+    def _ended(self) -> EngineError:
+        return EngineError(
+            f"the session of {self.model_name} with its Tinker server has ended; register the "
+            "model again"
+        )

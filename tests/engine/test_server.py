@@ -168,6 +168,24 @@ def test_a_sampler_keeps_its_weights(trainer: TrainingClient) -> None:
     assert after != before
 
 
+def test_a_sampler_of_a_checkpoint_keeps_its_weights_whatever_becomes_of_the_name(
+    client: ServiceClient, trainer: TrainingClient
+) -> None:
+    """Its name is written again, it is evicted from memory by others, the name is deleted."""
+    train(trainer, steps=1)
+    path = trainer.save_weights_for_sampler("best").result().path
+    sampler = client.create_sampling_client(model_path=path).result()
+    before = sampler.compute_logprobs(PROMPT).result()
+    train(trainer, steps=3)
+    assert trainer.save_weights_for_sampler("best").result().path == path
+    newer = client.create_sampling_client(model_path=path).result()
+    assert newer.compute_logprobs(PROMPT).result() != before
+    for _ in range(9):  # more than are held in memory
+        other = trainer.save_weights_and_get_sampling_client().result()
+        other.compute_logprobs(PROMPT).result()
+    assert sampler.compute_logprobs(PROMPT).result() == before
+
+
 def test_stop_tokens_and_stop_strings_end_a_sequence(
     client: ServiceClient, trainer: TrainingClient, engine_server: EngineServer
 ) -> None:
@@ -300,7 +318,7 @@ REFUSALS: dict[str, Callable[[ServiceClient, TrainingClient, SamplingClient], ob
         types.ModelInput.from_ints([1] * 100_000), 1, ONE
     ).result(),
     "99999 tokens": lambda c, t, s: t.forward([datum([1] * 100_000)], "cross_entropy").result(),
-    "not support topk_sample_logprobs": lambda c, t, s: s.sample(
+    "not support topk_sample_logprobs of a sample": lambda c, t, s: s.sample(
         PROMPT, 1, ONE, topk_sample_logprobs=2
     ).result(),
     "stable_reinforce": lambda c, t, s: t.forward_backward(DATA, "stable_reinforce").result(),

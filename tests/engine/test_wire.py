@@ -373,3 +373,49 @@ def test_the_sparse_tensors_of_a_request_share_one_budget_of_memory() -> None:
         )
     with pytest.raises(InvalidRequestError, match=r"may have 33554432\. Send fewer datums"):
         protobuf.decode_forward_backward(message)
+
+
+def _sample(**fields: object) -> None:
+    body: dict[str, object] = {
+        "sampling_session_id": "s:sample:0",
+        "seq_id": 0,
+        "prompt": {"chunks": [{"tokens": [1, 2]}]},
+        "sampling_params": {},
+    }
+    bodies.SampleBody.model_validate(body | fields).command()
+
+
+def _inflight() -> None:
+    body = {"model_id": "s:train:0", "seq_id": 1, "kind": "inflight"}
+    bodies.SaveSamplerBody.model_validate(body).command()
+
+
+def _access_token() -> None:
+    body = {
+        "model_id": "s:train:0",
+        "seq_id": 1,
+        "path": "tinker://s:train:0/weights/one",
+        "optimizer": False,
+        "weights_access_token": "secret",
+    }
+    bodies.LoadWeightsBody.model_validate(body).command()
+
+
+UNSUPPORTED: dict[str, Callable[[], None]] = {
+    "base_model of a sample": lambda: _sample(base_model="b"),
+    "model_path of a sample": lambda: _sample(model_path="tinker://s:train:0/weights/one"),
+    "topk_sample_logprobs": lambda: _sample(topk_sample_logprobs=2),
+    "target_prompt_logprobs": lambda: _sample(target_prompt_logprobs={"tokens": [1]}),
+    "prompt_alt_tokens_k": lambda: _sample(prompt_alt_tokens_k=1),
+    "record_stability_info": lambda: _sample(record_stability_info=True),
+    "a chunk that is not text": lambda: _sample(prompt={"chunks": [{"type": "image"}]}),
+    "sampling_session_id and seq_id": lambda: _sample(seq_id=None),
+    "inflight": _inflight,
+    "weights_access_token": _access_token,
+}
+
+
+@pytest.mark.parametrize("what", UNSUPPORTED)
+def test_what_this_server_does_not_do_is_refused_by_name(what: str) -> None:
+    with pytest.raises(InvalidRequestError, match=what):
+        UNSUPPORTED[what]()

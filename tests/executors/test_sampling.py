@@ -196,6 +196,18 @@ def test_a_small_cache_changes_nothing(tiny_model: Path, executor: TorchExecutor
     assert [tokens_of(each) for each in few] == [tokens_of(each) for each in many]
 
 
+def test_a_request_for_many_samples_is_computed_in_parts_of_bounded_size(
+    executor: TorchExecutor, passes: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor._sampler, "_max_rows", 8)
+    (result,) = sample(
+        executor,
+        [request(range(4), num_samples=50, max_tokens=3, stop_token_ids=ENDLESS)],
+    )
+    assert [len(sequence.tokens) for sequence in result.sequences] == [3] * 50
+    assert max(rows for rows, _ in passes) == 8
+
+
 def test_requests_of_one_adapter_are_one_batch_and_share_their_prompt(
     executor: TorchExecutor, passes: list[tuple[int, ...]]
 ) -> None:

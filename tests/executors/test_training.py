@@ -23,6 +23,7 @@ from art.executors.types import Datum, LossFunction
 from art.formats.adam import AdamParams
 from tests.executors.torch_cases import (
     CROSS_ENTROPY,
+    LORA,
     STEP,
     VOCABULARY,
     clear_gradients,
@@ -254,3 +255,36 @@ def test_a_step_that_would_destroy_the_weights_is_not_taken(
     with pytest.raises(EngineError, match="the step was not taken"):
         executor.optim_step(model, STEP)
     assert unchanged(executor, model, before)
+
+
+@pytest.mark.parametrize(
+    ("params", "steps_before"),
+    [
+        (AdamParams(learning_rate=1.0, eps=0.0), 0),
+        (AdamParams(learning_rate=1e300, eps=1e-8), 0),
+        (AdamParams(learning_rate=1e300, eps=1e-8), 1),
+    ],
+    ids=["eps is 0", "a huge learning rate first", "a huge learning rate later"],
+)
+def test_a_step_that_leaves_no_numbers_is_taken_back(
+    executor: TorchExecutor, model: str, params: AdamParams, steps_before: int
+) -> None:
+    """Weights, state and what follows are as if the step had never been asked for."""
+
+    def train(*also: AdamParams) -> dict[str, torch.Tensor]:
+        executor.create_model("other", LORA)
+        try:
+            for step in (*[STEP] * steps_before, *also, STEP):
+                # B is zero at first, so A has no gradient: Adam's 0 / 0 with eps 0.
+                executor.forward_backward("other", [datum(range(9))], CROSS_ENTROPY, backward=True)
+                if step is params:
+                    with pytest.raises(EngineError, match="taken back"):
+                        executor.optim_step("other", step)
+                else:
+                    executor.optim_step("other", step)
+            return copies(executor, "other")
+        finally:
+            executor.unload_model("other")
+
+    clean, attacked = train(), train(params)
+    assert all(torch.equal(clean[key], attacked[key]) for key in clean)

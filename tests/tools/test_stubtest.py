@@ -32,6 +32,7 @@ follow_imports = skip
 
 # What stubtest says of correct code, and why.
 ACCEPTED = {
+    r"\S+ is not a recognised type alias": "an alias of a Literal with one value",
     r"\S+ is not a Union": "mypy reads Literal['a', 'b'] as a union",
     r"\S+\._\w+ variable differs from runtime type pydantic.fields.ModelPrivateAttr": "pydantic",
     r'\S+ is inconsistent, runtime does not have \*{1,2}\w+ parameter "(args|kwargs)"': "a cache",

@@ -85,12 +85,18 @@ def _schema_types(schema: Any) -> set[str]:
     if not isinstance(schema, Mapping):
         return set()
     stated = schema.get("type")
-    types = {stated} if isinstance(stated, str) else set(stated or ())
-    for option in (*(schema.get("anyOf") or ()), *(schema.get("oneOf") or ())):
+    types = {each for each in (stated, *_items(stated)) if isinstance(each, str)}
+    for option in (*_items(schema.get("anyOf")), *_items(schema.get("oneOf"))):
         types |= _schema_types(option)
-    if not types and all(isinstance(value, str) for value in schema.get("enum", (0,))):
+    values = _items(schema.get("enum"))
+    if not types and values and all(isinstance(value, str) for value in values):
         return {"string"}
     return types
+
+
+def _items(value: Any) -> list[Any]:
+    """The items of a list; none where it is no list, which a client's schema may be."""
+    return value if isinstance(value, list) else []
 
 
 def _json_types(value: Any) -> set[str]:

@@ -10,12 +10,13 @@ import uuid
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from art.chat.template import ChatTemplate
 from art.chat.tool_calls.protocol import ToolCall
+from art.endpoint.body import read_body
 from art.endpoint.dependencies import EndpointDependency
 from art.endpoint.dialects.openai_chat_request import ChatCompletionRequest
 from art.endpoint.errors import error_event
@@ -30,8 +31,9 @@ _Json = dict[str, object]
 
 @router.post("", response_model=None)
 async def _create_chat_completion(
-    body: ChatCompletionRequest, endpoint: EndpointDependency
+    request: Request, endpoint: EndpointDependency
 ) -> JSONResponse | StreamingResponse:
+    body = await read_body(request, ChatCompletionRequest)
     rendered = render_turn(body.turn_request(), endpoint)
     if body.stream:
         options = body.stream_options

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from art._internal.validation import ShortList, refuse_unknown_fields
 from art.endpoint.turns import TurnRequest
 from art.endpoint.types import SamplingOptions
 
@@ -18,10 +19,20 @@ _MAX_TOP_LOGPROBS = 20
 _MAX_STOPS = 16
 
 
-class StreamOptions(BaseModel):
-    """Options of a streamed response."""
+class _StrictModel(BaseModel):
+    """An object without unknown fields, whose values have exactly their types."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_fields(cls, fields: object) -> object:
+        refuse_unknown_fields(fields, [*cls.model_fields])
+        return fields
+
+
+class StreamOptions(_StrictModel):
+    """Options of a streamed response."""
 
     include_usage: bool = False
 
@@ -44,28 +55,26 @@ class ToolParam(BaseModel):
     function: FunctionTool
 
 
-class ChatCompletionRequest(BaseModel):
+class ChatCompletionRequest(_StrictModel):
     """The body of ``POST /v1/chat/completions``.
 
     Attributes are those of the OpenAI API, and two more that other open servers take as well:
     ``top_k`` and ``chat_template_kwargs`` (send them with the client's ``extra_body``).
     """
 
-    model_config = ConfigDict(extra="forbid", strict=True)
-
     model: str
-    messages: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    messages: Annotated[ShortList[dict[str, Any]], Field(min_length=1)]
     n: Annotated[int, Field(ge=1, le=_MAX_CHOICES)] | None = None
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    top_k: Annotated[int, Field(ge=-1)] | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    stop: str | list[str] | None = None
-    seed: int | None = None
+    top_k: Annotated[int, Field(ge=-1, lt=2**31)] | None = None
+    max_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1, lt=2**31)] | None = None
+    stop: str | ShortList[str] | None = None
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(ge=0, le=_MAX_TOP_LOGPROBS)] | None = None
-    tools: list[ToolParam] | None = None
+    tools: ShortList[ToolParam] | None = None
     tool_choice: Literal["auto", "none"] | None = None
     parallel_tool_calls: Literal[True] | None = None
     stream: bool | None = None
@@ -78,7 +87,7 @@ class ChatCompletionRequest(BaseModel):
 
     # Labels.
     user: str | None = None
-    metadata: dict[str, str] | None = None
+    metadata: dict[str, Any] | None = None
 
     @field_validator("messages")
     @classmethod
@@ -92,6 +101,14 @@ class ChatCompletionRequest(BaseModel):
         if stops and (len(stops) > _MAX_STOPS or not all(stops)):
             raise ValueError(f"give at most {_MAX_STOPS} stop strings, none of them empty")
         return stops or None
+
+    @field_validator("metadata")
+    @classmethod
+    def _check_metadata(cls, metadata: dict[str, Any] | None) -> dict[str, Any] | None:
+        # Not dict[str, str], which would make a record of each wrong value.
+        if not all(isinstance(value, str) for value in (metadata or {}).values()):
+            raise ValueError("the values of metadata must be text")
+        return metadata
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "ChatCompletionRequest":
@@ -133,8 +150,8 @@ class ChatCompletionRequest(BaseModel):
 def _normalized(message: dict[str, Any], index: int) -> dict[str, Any]:
     """Convert a message to the roles and the plain text that chat templates know."""
     role = message.get("role")
-    if role not in _ROLES:
-        raise ValueError(f"messages[{index}].role is {role!r}; use one of {sorted(_ROLES)}")
+    if not isinstance(role, str) or role not in _ROLES:
+        raise ValueError(f"messages[{index}].role is {role!r:.60}; use one of {sorted(_ROLES)}")
     content = message.get("content")
     if isinstance(content, list):
         content = "".join(_part_text(part, index) for part in content)
@@ -157,7 +174,9 @@ def _part_text(part: Any, index: int) -> str:
 
 
 def _check_tool_calls(calls: Any, index: int) -> None:
-    for call in calls if isinstance(calls, list) else [calls]:
+    for call in calls if isinstance(calls, list) else [None]:
         function = call.get("function") if isinstance(call, dict) else None
         if not isinstance(function, dict) or not isinstance(function.get("name"), str):
             raise ValueError(f"messages[{index}].tool_calls must be a list of function calls")
+        if not isinstance(function.get("arguments", ""), str | dict):
+            raise ValueError(f"messages[{index}].tool_calls has arguments that are not JSON text")

@@ -6,7 +6,7 @@ the engine, and refuse what this server does not do.
 """
 
 from dataclasses import fields
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -20,7 +20,7 @@ from art.engine.commands import (
     SaveForSampling,
     SaveWeights,
 )
-from art.engine.wire.json_body import Body, ShortList
+from art.engine.wire.json_body import Body, JsonObject, ShortList
 from art.engine.wire.protobuf import concatenate_tokens
 from art.errors import InvalidRequestError
 from art.executors.types import IntArray, LoraConfig, SampleRequest, SamplingParams
@@ -28,8 +28,7 @@ from art.formats.adam import AdamParams
 from art.formats.checkpoint_paths import CheckpointPath
 from art.formats.lora import LORA_ALPHA
 
-FiniteFloat = Annotated[float, Field(allow_inf_nan=False)]
-UserMetadata = dict[str, object] | None
+UserMetadata = JsonObject | None
 # The numbers of a session's models and sampling sessions: nine digits, as in a training run's id.
 _NUMBERS = 10**9
 _NUMBER = Field(ge=0, lt=_NUMBERS)
@@ -60,7 +59,7 @@ class HeartbeatBody(Body):
 class FinishSessionBody(Body):
     """``sessions/{id}/finish``."""
 
-    reason: dict[str, object] | None = None
+    reason: JsonObject | None = None
     detail: str | None = None
 
 
@@ -160,8 +159,8 @@ class SequencedBody(Body):
 class OptimStepBody(SequencedBody):
     """``optim_step``."""
 
-    adam_params: dict[str, object] | None = None
-    optimizer_params: dict[str, object] | None = None
+    adam_params: JsonObject | None = None
+    optimizer_params: JsonObject | None = None
 
     def command(self) -> OptimStep:
         """The command that takes the step.
@@ -334,9 +333,9 @@ class SamplingParamsBody(Body):
     max_tokens: int | None = Field(default=None, ge=1)
     seed: int | None = Field(default=None, ge=0, lt=2**63)
     stop: str | ShortList[int] | ShortList[str] | None = None
-    temperature: FiniteFloat = Field(default=1.0, ge=0)
+    temperature: float = Field(default=1.0, ge=0)
     top_k: int = Field(default=-1, ge=-1)
-    top_p: FiniteFloat = Field(default=1.0, gt=0, le=1)
+    top_p: float = Field(default=1.0, gt=0, le=1)
 
     @property
     def ends_as_the_model_does(self) -> bool:
@@ -372,7 +371,7 @@ class SampleBody(Body):
     prompt_logprobs: bool | None = None
     topk_prompt_logprobs: int = Field(default=0, ge=0, le=1024)
     topk_sample_logprobs: int = 0
-    target_prompt_logprobs: dict[str, object] | None = None
+    target_prompt_logprobs: JsonObject | None = None
     prompt_alt_tokens_k: int = 0
     prompt_logprobs_last_n: int | None = None
     record_stability_info: bool | None = None
@@ -388,13 +387,15 @@ class SampleBody(Body):
                 "send sampling_session_id and seq_id (create_sampling_session gives the id)"
             )
         for name in (
+            "base_model",
+            "model_path",
             "topk_sample_logprobs",
             "target_prompt_logprobs",
             "prompt_alt_tokens_k",
             "record_stability_info",
         ):
             if getattr(self, name):
-                raise InvalidRequestError(f"this server does not support {name}")
+                raise InvalidRequestError(f"this server does not support {name} of a sample")
         return Sample(
             sampling_session_id=self.sampling_session_id,
             seq_id=self.seq_id,

@@ -80,4 +80,4 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
     detail = error.detail
     if error.status_code == 404:
         detail = f"this server has no {request.method} {request.url.path}"
-    return _response(Failure(detail, "user"), error.status_code)
+    return _response(Failure(f"{detail:.2000}", "user"), error.status_code)

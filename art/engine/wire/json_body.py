@@ -5,23 +5,35 @@ less than 100 ms at the largest size. What is wrong with it is reported in a few
 is wrong: pydantic alone makes an error record for each bad element, at hundreds of times its size.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeVar
+import math
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
+from art._internal.validation import ShortList as ShortList
+from art._internal.validation import describe, refuse_unknown_fields
 from art.errors import InvalidBodyError, RequestTooLargeError
 
-T = TypeVar("T")
 BodyT = TypeVar("BodyT", bound="Body")
 
-ShortList = Annotated[list[T], Field(fail_fast=True)]
-"""A list that is refused at its first wrong element."""
 
-_MAX_PROBLEMS = 5
-_MAX_PROBLEM_CHARACTERS = 200
+def _check_finite(value: object) -> object:
+    """Refuse NaN and infinity anywhere: Python's parsers take them, but JSON has neither."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("NaN and infinity are not JSON")
+    if isinstance(value, dict):
+        for each in value.values():
+            _check_finite(each)
+    elif isinstance(value, list):
+        for each in value:
+            _check_finite(each)
+    return value
+
+
+JsonObject = Annotated[dict[str, object], AfterValidator(_check_finite)]
+"""An object of JSON values, of which the wire says no more."""
 
 
 class Body(BaseModel):
@@ -33,7 +45,9 @@ class Body(BaseModel):
         max_bytes: The largest body.
     """
 
-    model_config = ConfigDict(extra="ignore", protected_namespaces=(), frozen=True)
+    model_config = ConfigDict(
+        extra="ignore", protected_namespaces=(), frozen=True, allow_inf_nan=False
+    )
 
     max_bytes: ClassVar[int] = 1 << 20
 
@@ -42,11 +56,7 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, fields: object) -> object:
-        if isinstance(fields, dict) and (unknown := fields.keys() - cls.model_fields.keys()):
-            names = ", ".join(f"{name:.60}" for name in sorted(map(str, unknown))[:3])
-            raise PydanticCustomError(
-                "unknown_field", "this server knows no field {names}", {"names": names}
-            )
+        refuse_unknown_fields(fields, [*cls.model_fields])
         return fields
 
 
@@ -78,21 +88,6 @@ def _reader(kind: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
             ) from None
 
     return read
-
-
-def describe(error: ValidationError) -> str:
-    """Pydantic's findings in one line: the first few, shortened."""
-    problems: Sequence[Any] = error.errors(
-        include_url=False, include_context=False, include_input=False
-    )
-    shown = [
-        f"{'.'.join(map(str, problem['loc'])) or 'body'}: {problem['msg']}"[
-            :_MAX_PROBLEM_CHARACTERS
-        ]
-        for problem in problems[:_MAX_PROBLEMS]
-    ]
-    more = len(problems) - len(shown)
-    return "; ".join([*shown, f"and {more} more"] if more else shown)
 
 
 async def _read_within(request: Request, max_bytes: int) -> bytes:

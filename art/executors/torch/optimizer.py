@@ -65,17 +65,25 @@ class AdamW:
             eps=params.eps,
             weight_decay=params.weight_decay,
         )
+        self._step_or_restore(params)
+        return {"grad_norm:mean": norm.item()}
+
+    def _step_or_restore(self, params: AdamParams) -> None:
         before = self._copies()
-        self._optimizer.step()
+        overflow: Exception | None = None
+        try:
+            self._optimizer.step()
+        except RuntimeError as error:  # a number that is not one of float32
+            overflow = error
         self.clear()
-        if not all(bool(torch.isfinite(p).all()) for p in self._parameters.values()):
+        finite = all(bool(torch.isfinite(p).all()) for p in self._parameters.values())
+        if overflow is not None or not finite:
             self._restore(before)
             raise EngineError(
                 f"the step with learning rate {params.learning_rate} and eps {params.eps} made "
                 "weights that are NaN or infinite; it was taken back, and the gradients were "
                 "cleared. Lower the learning rate, or raise eps"
-            )
-        return {"grad_norm:mean": norm.item()}
+            ) from overflow
 
     def _copies(self) -> list[tuple[torch.Tensor, dict[str, torch.Tensor]]]:
         """Copy each parameter and its state."""

@@ -48,6 +48,7 @@ class BatchSampler:
         self._language_model = language_model
         self._turn = turn
         self._max_cached_tokens = max_cached_tokens or _quarter_of_memory(language_model)
+        self._max_rows = max(1, _MAX_LOGITS // language_model.vocab_size)
         self._requests: dict[str, RunningRequest] = {}
         self._waiting: deque[Sample] = deque()
         self._batches: list[_Batch] = []
@@ -124,6 +125,8 @@ class BatchSampler:
         room = self._max_cached_tokens - sum(batch.cached_tokens for batch in self._batches)
         for index, batch in enumerate(self._batches):
             for other in self._batches[index + 1 :]:
+                if len(batch.samples) + len(other.samples) > self._max_rows:
+                    continue
                 added = batch.joined_cached_tokens(other)
                 if added is not None and added <= room + batch.cached_tokens + other.cached_tokens:
                     batch.absorb(other)
@@ -139,11 +142,10 @@ class BatchSampler:
         """
         model, first = self._language_model, self._waiting[0]
         room = self._max_cached_tokens - sum(batch.cached_tokens for batch in self._batches)
-        most_rows = max(1, _MAX_LOGITS // model.vocab_size)
         chosen: list[Sample] = []
         widest_prompt = most_tokens = 0
         for sample in self._waiting:
-            if len(chosen) == most_rows:
+            if len(chosen) == self._max_rows:
                 break
             if sample.request.request.adapter_id != first.request.request.adapter_id:
                 continue

@@ -314,7 +314,8 @@ class TestLog:
         assert (row["train/loss"], row["train/reward"], row["train/turns"]) == (0.5, 9, 2)
 
     async def test_trajectories_and_exceptions_are_one_group(self, model: TrainableModel) -> None:
-        await model.log([Trajectory(reward=1), ValueError("x")], step=2)
+        items: list[Trajectory | BaseException] = [Trajectory(reward=1), ValueError("x")]
+        await model.log(items, step=2)
         path = model.get_output_dir() / "trajectories" / "val" / "0002.jsonl"
         (group,) = read_trajectory_groups(path)
         assert (len(group), len(group.exceptions)) == (1, 1)
@@ -333,7 +334,7 @@ class TestLog:
 
     async def test_bad_input_writes_nothing(self, model: TrainableModel) -> None:
         with pytest.raises(TypeError, match="mix"):
-            await model.log([Trajectory(), TrajectoryGroup([])], step=1)  # type: ignore[list-item]
+            await model.log([Trajectory(), TrajectoryGroup([])], step=1)  # type: ignore[arg-type]  # wrong on purpose
         with pytest.raises(ConfigurationError, match="split"):
             await model.log(self.groups(), split="../val", step=1)
         with pytest.raises(NotRegisteredError):

@@ -226,8 +226,13 @@ async def rollout(number: int, *, delay: float = 0.0, fail: bool = False) -> Tra
 
 class TestGroup:
     def test_trajectories_and_exceptions_are_told_apart(self) -> None:
+        items: list[Trajectory | BaseException] = [
+            Trajectory(reward=1),
+            ValueError("bad"),
+            Trajectory(reward=2),
+        ]
         group = TrajectoryGroup(
-            (item for item in [Trajectory(reward=1), ValueError("bad"), Trajectory(reward=2)]),
+            (item for item in items),
             exceptions=[KeyError("k")],
         )
         assert [trajectory.reward for trajectory in group] == [1, 2]

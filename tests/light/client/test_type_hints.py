@@ -8,7 +8,7 @@ import pytest
 
 import art
 
-CLASSES = [
+CLASSES: list[type] = [
     art.Backend,
     art.History,
     art.LocalBackend,

@@ -214,9 +214,14 @@ BAD_REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"tools": TOOLS, "parallel_tool_calls": False}, "parallel_tool_calls"),
     ({"tools": [{"type": "custom", "custom": {"name": "x"}}]}, "tools"),
     ({"frequency_penalty": 0.5}, "frequency_penalty"),
-    ({"response_format": {"type": "json_object"}}, "response_format: Extra inputs"),
+    ({"response_format": {"type": "json_object"}}, "knows no field response_format"),
     ({"extra_body": {"stream_options": {}}}, "stream"),
-    ({"extra_body": {"chat_template_kwargs": {"tokenize": 1}}}, "cannot render"),
+    ({"extra_body": {"chat_template_kwargs": {"tokenize": 1}}}, r"may not set \['tokenize'\]"),
+    ({"messages": [{"role": ["user"], "content": "x"}]}, r"messages\[0\].role is \['user'\]"),
+    ({"messages": [{"role": "assistant", "tool_calls": {"a": 1}}]}, "must be a list of function"),
+    ({"extra_body": {"user": [*range(9)]}}, "user"),
+    ({"seed": 2**64}, "seed"),
+    ({"max_tokens": 10**30}, "max_tokens"),
 ]
 
 

@@ -26,7 +26,7 @@ Turn = tuple[list[int], list[int], list[float]]
 
 def make_choice(turn: Turn, **extra: Any) -> Choice:
     prompt, tokens, logprobs = turn
-    content = [
+    content: list[dict[str, Any]] = [
         {"token": str(token), "bytes": None, "logprob": logprob, "top_logprobs": []}
         for token, logprob in zip(tokens, logprobs, strict=True)
     ]
@@ -190,11 +190,11 @@ def conversations(draw: st.DrawFn) -> list[Turn]:
     turns: list[Turn] = []
     for _ in range(draw(st.integers(1, 5))):
         base: list[int] = []
-        if turns and draw(st.integers(0, 3)):
-            prompt, tokens, _ = draw(st.sampled_from(turns))
-            base = prompt + tokens
-        prompt = base + draw(st.lists(token, min_size=0 if base else 1, max_size=3))
-        tokens = draw(st.lists(token, min_size=1, max_size=3))
+        if turns and draw(st.integers(0, 3)) > 0:
+            earlier: Turn = draw(st.sampled_from(turns))
+            base = earlier[0] + earlier[1]
+        prompt: list[int] = base + draw(st.lists(token, min_size=0 if base else 1, max_size=3))
+        tokens: list[int] = draw(st.lists(token, min_size=1, max_size=3))
         logprobs = draw(st.lists(st.integers(-9, 0), min_size=len(tokens), max_size=len(tokens)))
         turns.append((prompt, tokens, [float(each) for each in logprobs]))
     return turns

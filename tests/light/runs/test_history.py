@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from art.errors import CheckpointError
 from art.runs.history import HISTORY, append_metrics, best_step, read_history
 
 
@@ -77,3 +78,17 @@ def test_the_best_step_has_the_greatest_mean_and_is_the_latest_of_equals(
         if values and fmean(values) >= best_mean:
             best, best_mean = step, fmean(values)
     assert best_step(rows, "m") == best
+
+
+def test_rows_that_are_damaged_or_lack_a_step_are_passed_over(tmp_path: Path) -> None:
+    rows = [b"[" * 100_000, b"\xff", b'{"val/reward": 9}', b'{"val/reward": 1, "step": 3}', b""]
+    (tmp_path / HISTORY).write_bytes(b"\n".join(rows))
+    assert best_step(read_history(tmp_path), "val/reward") == 3
+
+
+def test_a_history_that_cannot_be_read_or_written_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / HISTORY).mkdir()
+    with pytest.raises(CheckpointError, match=r"history\.jsonl cannot be read"):
+        read_history(tmp_path)
+    with pytest.raises(CheckpointError, match=r"history\.jsonl cannot be written"):
+        append_metrics(tmp_path, {"a": 1.0}, 0)

@@ -1,6 +1,5 @@
 """The state of a model: replaced whole, merged deep, and never half written."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -30,8 +29,17 @@ def test_a_failed_write_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [STATE]
 
 
-@pytest.mark.parametrize("text", ["", "{", "[1]", json.dumps("x")])
-def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
-    (tmp_path / STATE).write_text(text)
+@pytest.mark.parametrize(
+    "data", [b"", b"{", b"[1]", b'"x"', b"\xff{}", b"[" * 100_000], ids=lambda data: repr(data[:9])
+)
+def test_a_damaged_file_is_an_error_that_names_it(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / STATE).write_bytes(data)
     with pytest.raises(CheckpointError, match=r"state\.json"):
         read_state(tmp_path)
+
+
+def test_a_folder_that_is_none_is_an_error_that_names_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for use in (read_state, lambda folder: write_state(folder, {})):
+        with pytest.raises(CheckpointError, match=r"state\.json cannot be"):
+            use(tmp_path / "file")

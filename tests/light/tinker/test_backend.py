@@ -7,7 +7,7 @@ import lazy_loader
 import pytest
 
 import art
-from art.errors import ConfigurationError, MissingAPIKeyError
+from art.errors import CheckpointError, ConfigurationError, MissingAPIKeyError, ModelInUseError
 from art.tinker import Connection, TinkerBackend, TinkerService
 from tests.processes import run_python
 
@@ -114,3 +114,60 @@ async def test_the_names_that_art_gave_the_methods_of_a_backend_work(tmp_path: P
     async with TinkerBackend(path=tmp_path) as backend:
         assert await backend._get_step(model()) == 0
         assert backend._model_inference_name(model()) == "agent@0"
+
+
+async def test_a_model_that_another_backend_trains_is_refused_before_its_files_change(
+    tmp_path: Path,
+) -> None:
+    async with TinkerBackend(path=tmp_path) as first, TinkerBackend(path=tmp_path) as second:
+        await first.register(model())
+        await first.register(model())
+        text = (tmp_path / "p" / "models" / "agent" / "model.json").read_text()
+        other = art.TrainableModel(name="agent", project="p", base_model="another")
+        with pytest.raises(ModelInUseError, match="another backend of this process"):
+            await second.register(other)
+        assert (tmp_path / "p" / "models" / "agent" / "model.json").read_text() == text
+        await second.register(model("other"))
+        assert await second.get_step(model()) == 0
+        await first.close()
+        await second.register(other)
+
+
+async def test_a_prompted_model_is_nobodys_own(tmp_path: Path) -> None:
+    prompted = art.Model(name="gpt", project="p")
+    async with TinkerBackend(path=tmp_path) as first, TinkerBackend(path=tmp_path) as second:
+        await prompted.register(first)
+        await prompted.register(second)
+
+
+async def test_a_registration_that_fails_leaves_the_model_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TINKER_API_KEY", raising=False)
+    failed = TinkerBackend(path=tmp_path)
+    with pytest.raises(MissingAPIKeyError):
+        await model().register(failed)
+    async with TinkerBackend(path=tmp_path) as backend:
+        await backend.register(model())
+
+
+async def test_leftovers_of_a_killed_process_are_removed_when_the_model_is_taken_on(
+    tmp_path: Path,
+) -> None:
+    checkpoints = tmp_path / "p" / "models" / "agent" / "checkpoints"
+    for name in (".tmp-0123", "0001", "notes"):
+        (checkpoints / name).mkdir(parents=True)
+        (checkpoints / name / "info.yaml").write_text("x")
+    async with TinkerBackend(path=tmp_path) as backend:
+        assert await backend.get_step(model()) == 1
+        assert (checkpoints / ".tmp-0123").exists()
+        await backend.register(model())
+    assert sorted(os.listdir(checkpoints)) == ["0001", "notes"]
+
+
+async def test_a_model_folder_that_cannot_be_written_to_is_an_error_of_art(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text("a file")
+    async with TinkerBackend(path=tmp_path) as backend:
+        for each in (model(), art.Model(name="gpt", project="p")):
+            with pytest.raises(CheckpointError, match="folder"):
+                await backend.register(each)

@@ -85,9 +85,27 @@ async def test_leftovers_are_no_checkpoints_and_are_replaced(tmp_path: Path) -> 
     assert os.listdir(tmp_path / "checkpoints") == ["notes"]
 
 
-@pytest.mark.parametrize("text", ["model_id: m\n", "[", "- a\n", ""])
-def test_a_damaged_folder_is_an_error_with_a_remedy(tmp_path: Path, text: str) -> None:
+NUMBERS = b"model_id: 1\nstate_with_optimizer_path: 2\nsampler_weights_path: 3\n"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"model_id: m\n", b"[", b"- a\n", b"", b"\xff", b"\x00", b"[" * 5000, NUMBERS],
+    ids=lambda data: repr(data[:9]),
+)
+def test_a_damaged_folder_is_an_error_with_a_remedy(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "checkpoints" / "0001").mkdir(parents=True)
-    (tmp_path / "checkpoints" / "0001" / "info.yaml").write_text(text)
+    (tmp_path / "checkpoints" / "0001" / "info.yaml").write_bytes(data)
     with pytest.raises(CheckpointError, match="Move the folder of step 1 away"):
         CheckpointFolders(tmp_path).read(1)
+
+
+async def test_a_file_in_the_place_of_the_folder_is_an_error_of_art(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("")
+    folders = CheckpointFolders(tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be listed"):
+        folders.last_step()
+    with pytest.raises(CheckpointError, match="step 1 cannot be written"):
+        await folders.write(1, INFO, nothing)
+    with pytest.raises(CheckpointError, match="cannot be removed"):
+        folders.delete(1)

@@ -1,0 +1,56 @@
+"""The JSON body of a request, read and checked within bounds."""
+
+from typing import TypeVar
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from art._internal.validation import describe, first_field
+from art.endpoint.errors import RequestError
+
+MAX_BODY_BYTES = 16 << 20
+"""The largest body. A million tokens of text are a third of it."""
+
+BodyT = TypeVar("BodyT", bound=BaseModel)
+
+
+async def read_body(request: Request, kind: type[BodyT]) -> BodyT:
+    """Read a request's body.
+
+    Args:
+        request: The request.
+        kind: What its body must be.
+
+    Returns:
+        The body.
+
+    Raises:
+        RequestError: It is larger than :data:`MAX_BODY_BYTES` (413), is no JSON, has half of a
+            surrogate pair, is nested too deeply, or is not of its kind (400).
+    """
+    data = await _read_within(request)
+    try:
+        return kind.model_validate_json(data)
+    except ValidationError as error:
+        # Not chained: it holds the whole input.
+        raise RequestError(400, describe(error), param=first_field(error)) from None
+
+
+async def _read_within(request: Request) -> bytes:
+    stated = request.headers.get("content-length", "")
+    if stated.isascii() and stated.isdigit() and int(stated[:20]) > MAX_BODY_BYTES:
+        raise _too_large()
+    data = bytearray()
+    async for chunk in request.stream():
+        data += chunk
+        if len(data) > MAX_BODY_BYTES:
+            raise _too_large()
+    return bytes(data)
+
+
+def _too_large() -> RequestError:
+    return RequestError(
+        413,
+        f"the body is over {MAX_BODY_BYTES} bytes; shorten the messages",
+        code="request_too_large",
+    )
