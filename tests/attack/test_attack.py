@@ -63,14 +63,14 @@ def test_every_route_of_the_wire_is_attacked() -> None:
 def test_hostile_requests_get_a_4xx_and_harm_nobody(
     run: parts.Run, servers: UnigramServers, tmp_path: Path
 ) -> None:
-    parts.attack_engine(run, servers.start(tmp_path), json=1600, protobuf=600)
+    parts.attack_engine(run, servers.start(tmp_path), json=1200, protobuf=400)
     run.report.check()
-    assert run.report.inputs > 2200
+    assert run.report.inputs > 1600
 
 
 @pytest.mark.slow
 def test_hostile_requests_to_a_real_engine(run: parts.Run, art_serve: Target) -> None:
-    parts.attack_engine(run, art_serve, json=100, protobuf=60, name="art serve", max_growth=3 << 30)
+    parts.attack_engine(run, art_serve, json=60, protobuf=40, name="art serve", max_growth=3 << 30)
     run.report.check()
 
 
@@ -83,15 +83,10 @@ def test_hostile_chat_requests_get_a_4xx(run: parts.Run, tiny_model: Path, tmp_p
 def test_training_through_a_faulty_connection_ends_with_the_same_weights(
     run: parts.Run, servers: UnigramServers, tmp_path: Path
 ) -> None:
-    parts.attack_connection(run, servers.start(tmp_path), rounds=1, steps=5)
+    parts.attack_connection(run, servers.start(tmp_path), rounds=1, steps=4)
     run.report.check()
     faults = {fault for _, _, fault in run.report.counts}
     assert faults > {"none"}, "no fault happened"
-
-
-def test_a_real_engine_through_a_faulty_connection(run: parts.Run, art_serve: Target) -> None:
-    parts.attack_connection(run, art_serve, rounds=1, steps=3, name="art serve")
-    run.report.check()
 
 
 def test_killed_engines_keep_what_they_acknowledged(
