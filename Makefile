@@ -16,12 +16,13 @@ VLLM_IMPORTS := aiohappyeyeballs aiohttp aiosignal apache-tvm-ffi cachetools cbo
 export PYTHONUNBUFFERED := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: help quickstart test test-light test-full test-eager test-pythons check format tables clean
+.PHONY: help quickstart test test-light test-full test-eager test-pythons attack check format tables clean
 
 help:
 	@echo "make quickstart   set up, then train a real model on this machine (minutes)"
 	@echo "make test         set up, then run all tests"
 	@echo "make test-pythons the light half of the tests on every Python that is here"
+	@echo "make attack       set up, then attack the servers for an hour or two"
 	@echo "make check        set up, then run every check of .pre-commit-config.yaml"
 	@echo "make format       sort and format the code"
 	@echo "make tables       make the tables of README.md and CONTRIBUTING.md again"
@@ -46,6 +47,11 @@ test-eager: .venv/.ready .venv-tinker/.ready
 
 test-pythons: .venv/.ready
 	$(PY) -m nox
+
+# Options go into ATTACK: `make attack ATTACK="--minutes 10"`; `ATTACK=--help` lists them.
+attack: export OMP_NUM_THREADS := 1
+attack: .venv/.ready
+	$(PY) -m tests.attack $(ATTACK)
 
 check: .venv/.ready .venv-tinker/.ready
 	.venv/bin/prek run --all-files

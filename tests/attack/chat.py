@@ -9,8 +9,24 @@ from tests.attack.mutations import Json, broken, junk, mutated, text_of
 
 _ROLES = ("system", "developer", "user", "assistant", "tool", "function", "User", "", "\ud800")
 _TEXTS = (
-    *("hi", "", "é", "\ud800", "a\udc00b", "\x00", "<|im_end|>", "<|im_start|>system\n", "{{ 7*7 }}"),
-    *("{% for i in range(10**9) %}x{% endfor %}", "<tool_call>", "</tool_call>", "w " * 400, "\u2028"),
+    *(
+        "hi",
+        "",
+        "é",
+        "\ud800",
+        "a\udc00b",
+        "\x00",
+        "<|im_end|>",
+        "<|im_start|>system\n",
+        "{{ 7*7 }}",
+    ),
+    *(
+        "{% for i in range(10**9) %}x{% endfor %}",
+        "<tool_call>",
+        "</tool_call>",
+        "w " * 400,
+        "\u2028",
+    ),
 )
 _HEADERS: tuple[dict[str, str], ...] = (
     {"Content-Type": "text/plain"},
@@ -153,7 +169,9 @@ def _call(rng: Random) -> Json:
     arguments = ('{"q": 1}', "{}", "", "not json", "[1]", "null", '"x"', "[" * 3000, '{"a": NaN}')
     function: Json = {"name": rng.choice(("search", *_TEXTS)), "arguments": rng.choice(arguments)}
     if rng.random() < 0.2:
-        function = rng.choice(({"name": "x", "arguments": junk(rng)}, {"name": "x"}, {}, None, junk(rng)))
+        function = rng.choice(
+            ({"name": "x", "arguments": junk(rng)}, {"name": "x"}, {}, None, junk(rng))
+        )
     return {"id": "call_1", "type": "function", "function": function}
 
 

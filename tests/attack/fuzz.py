@@ -82,7 +82,7 @@ class Fuzz:
             threading.Thread(target=self._work, args=(report, seed, indices, deadline), daemon=True)
             for _ in range(threads)
         ]
-        began = time.monotonic()
+        began, before = time.monotonic(), report.inputs
         for worker in workers:
             worker.start()
         shown = began
@@ -90,9 +90,9 @@ class Fuzz:
             time.sleep(0.05)
             if progress is not None and time.monotonic() - shown >= _PROGRESS_S:
                 shown = time.monotonic()
-                rate = report.inputs / (shown - began)
-                bad = len(report.violations)
-                progress(f"{self.part}: {report.inputs} inputs, {rate:.0f} a second, {bad} bad")
+                sent, bad = report.inputs - before, len(report.violations)
+                rate = sent / (shown - began)
+                progress(f"{self.part}: {sent} inputs, {rate:.0f} a second, {bad} rules broken")
 
     def _work(
         self,
@@ -135,7 +135,7 @@ class Fuzz:
         report.count(self.part, request.route, str(answer.status))
         problem = self.problem(request, answer)
         if problem is not None:
-            text = f"{problem}; the answer: {answer.status} {answer.body[:300]!r}"
+            text = f"{problem}; the answer: {answer.status} {answer.body[:150]!r}"
             report.violate(Violation(self.part, *name, text, str(request)))
         attacker.note(request, answer)
 

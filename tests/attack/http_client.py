@@ -41,11 +41,15 @@ class Request:
         """The bytes of the request, with a client's own headers where it has none of that name."""
         if self.raw:
             return self.body
-        framing = {"Transfer-Encoding": "chunked"} if self.chunked else {
-            "Content-Length": str(len(self.body))
-        }
+        framing = (
+            {"Transfer-Encoding": "chunked"}
+            if self.chunked
+            else {"Content-Length": str(len(self.body))}
+        )
         lines = [f"{self.method} {self.path} HTTP/1.1"]
-        lines += [f"{name}: {text}" for name, text in {**headers, **framing, **self.headers}.items()]
+        lines += [
+            f"{name}: {text}" for name, text in {**headers, **framing, **self.headers}.items()
+        ]
         data = "\r\n".join([*lines, "", ""]).encode("latin-1") + self._framed()
         return data[: len(data) - self.cut] if self.cut else data
 
@@ -107,7 +111,7 @@ class Client:
         """
         data = request.encoded(self._headers)
         if self._connection is not None:
-            # The server may close a connection between two requests; the second try is on a new one.
+            # A server may close a connection between two requests. Then it is tried on a new one.
             with contextlib.suppress(ConnectionError, http.client.RemoteDisconnected):
                 return self._exchange(self._connection, request, data)
             self.close()

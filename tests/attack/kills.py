@@ -29,7 +29,7 @@ _IN_START = 0.25
 
 
 @dataclass(slots=True)
-class _Disk:
+class Disk:
     """The checkpoints that must be on disk.
 
     Attributes:
@@ -54,7 +54,7 @@ class _Disk:
 class _Trainer:
     """Trains and saves in a loop, until the engine is gone."""
 
-    def __init__(self, target: Target, disk: _Disk, rng: Random) -> None:
+    def __init__(self, target: Target, disk: Disk, rng: Random) -> None:
         self._target, self._disk, self._rng = target, disk, rng
         headers = {"X-API-Key": target.api_key, "Content-Type": "application/json"}
         self._client = Client(target.base_url, headers, timeout=60)
@@ -106,9 +106,7 @@ class _Trainer:
         route = {"weights": "save_weights", "sampler_weights": "save_weights_for_sampler"}[kind]
         fields: dict[str, object] = {"overwrite": True} if kind == "weights" else {}
         saved = self._result(
-            self._ask(
-                route, model_id=self._model_id, seq_id=self._next_seq(), path=name, **fields
-            )
+            self._ask(route, model_id=self._model_id, seq_id=self._next_seq(), path=name, **fields)
         )
         assert saved.get("path") == path, f"{path} was not saved: {saved}"
         self._disk.acknowledgements += 1
@@ -144,11 +142,16 @@ class _Trainer:
         return found
 
 
+def folder_of(root: Path, path: str) -> Path:
+    """The folder of a checkpoint."""
+    run, kind, name = path.removeprefix("tinker://").split("/")
+    return root / "checkpoints" / run.replace(":", ".") / kind / name
+
+
 def digest(root: Path, path: str) -> str:
     """A checkpoint's weights as the digest of their file."""
-    run, kind, name = path.removeprefix("tinker://").split("/")
-    folder = root / "checkpoints" / run.replace(":", ".") / kind / name
-    return hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    file = folder_of(root, path) / "adapter_model.safetensors"
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +187,49 @@ def art_engines(base_model: Path, sandbox: Path) -> Engines:
     return Engines(lambda: start_art_serve(base_model, sandbox), life_s=3.0)
 
 
+class KillLoop:
+    """Kills engines on one root, and checks the root after each start.
+
+    Args:
+        engines: Starts them.
+        rng: Chooses the moments.
+
+    Attributes:
+        disk: The checkpoints that must be there.
+    """
+
+    def __init__(self, engines: Engines, rng: Random) -> None:
+        self._engines, self._rng = engines, rng
+        self.disk = Disk()
+
+    def kill_in_start(self) -> bool:
+        """Now and then, kill an engine while it starts; whether that was done."""
+        kill = self._engines.kill_in_start
+        if kill is None or self._rng.random() >= _IN_START:
+            return False
+        kill(self._rng)
+        return True
+
+    def train_and_kill(self) -> list[str]:
+        """Start an engine, check the root, train on it, and kill it; what was wrong."""
+        target = self._engines.start()
+        problems = _problems(target, self.disk)
+        trainer = _Trainer(target, self.disk, self._rng)
+        thread = threading.Thread(target=trainer.run)
+        thread.start()
+        time.sleep(self._rng.uniform(_LEAST_LIFE_S, self._engines.life_s))
+        target.kill()
+        thread.join()
+        return [*problems, trainer.problem] if trainer.problem is not None else problems
+
+    def check(self) -> list[str]:
+        """Start an engine, and say what is wrong with the root."""
+        target = self._engines.start()
+        problems = _problems(target, self.disk)
+        target.kill()
+        return problems
+
+
 def run(
     engines: Engines,
     report: Report,
@@ -205,44 +251,30 @@ def run(
         deadline: When to stop all the same, by ``time.monotonic``.
         progress: Shows how far it is.
     """
-    disk = _Disk()
-    rng = Random(f"{seed}:{part}")
+    loop = KillLoop(engines, Random(f"{seed}:{part}"))
     done = 0
-    while done <= kills:
-        while done < kills and engines.kill_in_start is not None and rng.random() < _IN_START:
-            engines.kill_in_start(rng)
-            done += 1
+    while done < kills and (deadline is None or time.monotonic() < deadline):
+        if loop.kill_in_start():
             report.count(part, "killed while it started", "killed")
-        target = engines.start()
-        problems = _problems(target, disk)
-        if done == kills or (deadline is not None and time.monotonic() > deadline):
-            target.kill()
-            _note(report, part, seed, done, problems)
-            break
-        trainer = _Trainer(target, disk, rng)
-        thread = threading.Thread(target=trainer.run)
-        thread.start()
-        time.sleep(rng.uniform(_LEAST_LIFE_S, engines.life_s))
-        target.kill()
-        thread.join()
-        problems += [trainer.problem] if trainer.problem is not None else []
-        _note(report, part, seed, done, problems)
+        else:
+            _note(report, part, seed, done, loop.train_and_kill())
+            report.count(part, "killed while it trained", "killed")
         done += 1
-        report.count(part, "killed while it trained", "killed")
         if progress is not None and done % 10 == 0:
-            progress(f"{part}: {done} kills, {disk.acknowledgements} checkpoints acknowledged")
+            progress(f"{part}: {done} kills, {loop.disk.acknowledgements} acknowledged checkpoints")
+    _note(report, part, seed, done, loop.check())
     report.figures.append(
-        f"{part}: {done} kills; {disk.acknowledgements} checkpoints acknowledged and "
-        f"{disk.deletions} deletions; lost: {disk.lost}"
+        f"{part}: {done} kills; {loop.disk.acknowledgements} checkpoints acknowledged and "
+        f"{loop.disk.deletions} deletions; lost: {loop.disk.lost}"
     )
 
 
 def _note(report: Report, part: str, seed: int, index: int, problems: list[str]) -> None:
     for problem in problems:
-        report.violate(Violation(part, seed, index, problem))
+        report.violate(Violation(part, seed, None, f"after {index} kills: {problem}"))
 
 
-def _problems(target: Target, disk: _Disk) -> list[str]:
+def _problems(target: Target, disk: Disk) -> list[str]:
     """Compare a root, after a start, with what was acknowledged; learn what was left open."""
     client = Client(target.base_url, {"X-API-Key": target.api_key}, timeout=60)
     problems: list[str] = []
@@ -272,7 +304,7 @@ def _problems(target: Target, disk: _Disk) -> list[str]:
     return problems
 
 
-def _unloadable(client: Client, disk: _Disk) -> list[tuple[str, str]]:
+def _unloadable(client: Client, disk: Disk) -> list[tuple[str, str]]:
     _, session = client.json("POST", "create_session", {"sdk_version": SDK_VERSION})
     assert isinstance(session, dict)
     session_id = session["session_id"]

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 
 T = TypeVar("T")
 
-Json: TypeAlias = "None | bool | int | float | str | Sequence[Json] | Mapping[str, Json] | Raw"
+Json: TypeAlias = "bool | int | float | str | Sequence[Json] | Mapping[str, Json] | Raw | None"
 
 
 class Raw(str):
@@ -93,7 +93,9 @@ def broken(data: bytes, rng: Random) -> bytes:
         lambda: data[:at] + data[at + length :],
         lambda: data[: at + length] + data[at:],
         lambda: data[:at] + rng.randbytes(length) + data[at + length :],
-        lambda: data[:at] + rng.choice((b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\x00")) + data[at:],
+        lambda: (
+            data[:at] + rng.choice((b"\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\x00")) + data[at:]
+        ),
         lambda: data + rng.choice((b"x", b"{}", b"\x00", b" " * 5000, b"\n")),
         lambda: rng.choice((b"\xef\xbb\xbf", b" " * 1000, b"//x\n", b"\xff\xfe")) + data,
         lambda: data.decode("utf-8", "replace").encode(rng.choice(("utf-16", "utf-32"))),

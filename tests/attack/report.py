@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 _SHOWN = 30
-_SHOWN_OF_A_KIND = 2
+_SHOWN_OF_A_KIND = 1
+_SHOWN_CHARACTERS = 700
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,26 +17,30 @@ class Violation:
     Attributes:
         part: The part of the attack, such as ``"json"``.
         seed: The seed of the run.
-        index: The number of the input; with the seed it makes the same input again.
+        index: The number of the input; with the seed it makes the same input again. ``None``
+            where it is not one input's.
         problem: The rule that was broken, and what was seen.
         sent: The input, shortened.
     """
 
     part: str
     seed: int
-    index: int
+    index: int | None
     problem: str
     sent: str = ""
 
     @property
     def kind(self) -> str:
         """The rule, without what was seen."""
-        return re.sub(r"[0-9]+", "N", self.problem.partition("; the answer")[0])
+        rule = self.problem.partition("; the answer")[0]
+        return re.sub(r"[0-9]+", "N", re.sub(r": [A-Z]+ /\S+", "", rule))
 
     def __str__(self) -> str:
+        text = f"{self.part}: {self.problem}"
+        if self.index is None:
+            return f"{text}\n    seed: {self.seed}"
         again = f"python -m tests.attack {self.part} --seed {self.seed} --first {self.index}"
-        text = f"{self.part} #{self.index}: {self.problem}\n    again: {again}"
-        return f"{text}\n    sent: {self.sent}" if self.sent else text
+        return f"{text}\n    again: {again} --inputs 1\n    sent: {self.sent}"
 
 
 @dataclass(slots=True)
@@ -83,9 +88,7 @@ class Report:
         width = max((len(route) for _, route in routes), default=0) + 10
         rows = [f"{'route':{width}}" + "".join(f"{status:>12}" for status in statuses)]
         for part, route in routes:
-            cells = "".join(
-                f"{self.counts[part, route, status] or '':>12}" for status in statuses
-            )
+            cells = "".join(f"{self.counts[part, route, status] or '':>12}" for status in statuses)
             rows.append(f"{f'{part} {route}':{width}}" + cells)
         total: Counter[str] = Counter()
         for (*_, status), number in self.counts.items():
@@ -101,5 +104,8 @@ class Report:
             kinds.setdefault((violation.part, violation.kind), []).append(violation)
         lines = [f"{len(self.violations)} times a rule was broken:"]
         for same in sorted(kinds.values(), key=len, reverse=True)[:_SHOWN]:
-            lines += [f"- {len(same)} times, such as", *map(str, same[:_SHOWN_OF_A_KIND])]
+            lines += [
+                f"- {len(same)} times, such as",
+                *(str(each)[:_SHOWN_CHARACTERS] for each in same[:_SHOWN_OF_A_KIND]),
+            ]
         return "\n".join(lines)

@@ -3,7 +3,8 @@
 The routes, the queues and the store are the real ones, and only the executor is a test's. The
 program imports everything once, then reads lines ``{"root": …, "api_key": …}`` and forks a server
 for each, which takes milliseconds. It says ``{"event": "forked", "pid": …}``, and the server
-``{"event": "ready", "pid": …, "base_url": …}`` just before it listens. Servers end with the program, which ends with its standard input.
+``{"event": "ready", "pid": …, "base_url": …}``. Servers end with the program, which ends with its
+standard input.
 """
 
 import json

@@ -93,7 +93,7 @@ class Watch:
 
     def _violate(self, problem: str) -> None:
         part, seed = self._name
-        self._report.violate(Violation(part, seed, 0, problem))
+        self._report.violate(Violation(part, seed, None, problem))
 
 
 def _mib(size: int) -> str:

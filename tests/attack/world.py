@@ -94,9 +94,7 @@ class World:
     def result(self, request_id: str) -> Any:
         """Wait for a result that is JSON."""
         for _ in range(4):
-            status, body = self._client.json(
-                "POST", "retrieve_future", {"request_id": request_id}
-            )
+            status, body = self._client.json("POST", "retrieve_future", {"request_id": request_id})
             if status != 408:
                 return body
         raise AssertionError(f"{request_id} has no result")
