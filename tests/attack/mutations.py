@@ -23,6 +23,8 @@ class Pairs(dict[str, Json]):
     """An object whose first key stands in it twice."""
 
 
+# Over the largest body, and no more: what is repeated may be repeated again.
+_LARGEST = 3 << 20
 _NUMBERS = (
     *("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "1e-400", "-0", "-0.0", "0.1", "-1", "0"),
     *("1.0", "1e3", "2147483648", "-2147483649", "9007199254740993", "9223372036854775807"),
@@ -137,7 +139,8 @@ def _changed_list(value: list[Json], rng: Random) -> Json:
         case 1:
             value.insert(index, junk(rng))
         case 2:
-            value *= rng.choice((2, 50, 2_000))
+            times = rng.choice((2, 50, 2_000))
+            value *= max(1, min(times, _LARGEST // len(text_of(value))))
         case _:
             value[index] = _changed(value[index], rng)
     return value
