@@ -42,7 +42,7 @@ _EXTRA_OF_SUBPACKAGE = {
 }
 # What those parts import that the extra brings. The advice to install an extra is given for these
 # alone: for any other module it would be wrong.
-_TINKER = "fastapi google jinja2 numpy starlette tinker transformers uvicorn yaml"
+_TINKER = "fastapi google httpx jinja2 numpy starlette tinker transformers uvicorn yaml"
 _MODULES_OF_EXTRA = {
     "tinker": _TINKER,
     "local": f"{_TINKER} accelerate gguf huggingface_hub peft psutil safetensors tokenizers torch"

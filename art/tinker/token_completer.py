@@ -1,7 +1,5 @@
 """The SDK's sampling client as what the endpoint samples with."""
 
-import asyncio
-import time
 from collections.abc import Sequence
 
 import tinker
@@ -11,16 +9,12 @@ from art.errors import EngineError
 from art.tinker.connection import Connection
 from art.tinker.sdk_calls import sdk_call
 
-# Seconds within which a server acknowledges a request.
-_SUBMISSION_S = 2.0
-
 
 class SamplingClientCompleter:
     """An :class:`art.endpoint.types.TokenCompleter` on a Tinker server.
 
     Cancelling a call cancels the SDK's future, and the SDK then has the server cancel the request
-    (``cancel_future``), also while it is being sampled. It is cancelled no sooner than a moment
-    after it was sent, when the server has acknowledged it.
+    (``cancel_future``), also while it is being sampled.
 
     Args:
         connection: The connection to the client's server.
@@ -40,29 +34,14 @@ class SamplingClientCompleter:
             art.errors.InvalidRequestError: The server refuses the request.
             art.errors.EngineError: The server failed, or returned samples without logprobs.
         """
-        began = time.monotonic()
         pending = self._client.sample(
             tinker.ModelInput.from_ints(list(prompt_token_ids)),
             options.num_samples,
             sampling_params(options),
             topk_sample_logprobs=options.top_logprobs,
         )
-        sampling = asyncio.ensure_future(sdk_call(self._connection, pending, "sampling"))
-        try:
-            response = await asyncio.shield(sampling)
-        except asyncio.CancelledError:
-            # The SDK can cancel what the server has acknowledged, and forgets what it has not.
-            wait_s = began + _SUBMISSION_S - time.monotonic()
-            sampling.add_done_callback(_retrieve)
-            asyncio.get_running_loop().call_later(max(0.0, wait_s), sampling.cancel)
-            raise
+        response = await sdk_call(self._connection, pending, "sampling")
         return [sampled_tokens(sequence) for sequence in response.sequences]
-
-
-def _retrieve(abandoned: "asyncio.Future[tinker.SampleResponse]") -> None:
-    """Take note of a failure that nobody waits for any more, which asyncio would log."""
-    if not abandoned.cancelled():
-        abandoned.exception()
 
 
 def sampling_params(options: SamplingOptions) -> tinker.SamplingParams:

@@ -157,7 +157,8 @@ def test_adapters_come_and_go_while_the_other_lane_computes(
 def test_never_do_two_passes_compute_at_once(
     executor: TorchExecutor, model: str, adapter: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inside, overlaps = threading.Lock(), list[str]()
+    # Reentrant, since under a mode of torch (a default device, say) `grad` calls itself.
+    inside, overlaps = threading.RLock(), list[str]()
     decode, grad = executor._language_model.decode, torch.autograd.grad
 
     def alone(compute: Callable[..., Any]) -> Callable[..., Any]:

@@ -33,7 +33,7 @@ def _check_finite(value: object) -> object:
 
 
 JsonObject = Annotated[dict[str, object], AfterValidator(_check_finite)]
-"""An object of JSON values, of which the wire says no more."""
+"""An object of any JSON values."""
 
 
 class Body(BaseModel):
