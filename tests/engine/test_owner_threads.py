@@ -36,30 +36,27 @@ def here() -> str:
     return threading.current_thread().name
 
 
-class WatchedSessions(Sessions):
-    def __getattribute__(self, name: str) -> object:
-        if not name.startswith("__") and name != "threads":
-            self.threads.add(here())
-        return super().__getattribute__(name)
+class NotesThreads:
+    """Notes the name of every thread that reads an attribute; comes before the class watched."""
+
+    threads: set[str]
 
     def __init__(self) -> None:
         object.__setattr__(self, "threads", set())
         super().__init__()
 
-    threads: set[str]
-
-
-class WatchedFutures(FutureStore):
     def __getattribute__(self, name: str) -> object:
         if not name.startswith("__") and name != "threads":
             self.threads.add(here())
         return super().__getattribute__(name)
 
-    def __init__(self) -> None:
-        object.__setattr__(self, "threads", set())
-        super().__init__()
 
-    threads: set[str]
+class WatchedSessions(NotesThreads, Sessions):
+    pass
+
+
+class WatchedFutures(NotesThreads, FutureStore):
+    pass
 
 
 @dataclass
