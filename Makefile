@@ -22,7 +22,7 @@ help:
 	@echo "make quickstart   set up, then train a real model on this machine (minutes)"
 	@echo "make test         set up, then run all tests"
 	@echo "make test-pythons the light half of the tests on every Python that is here"
-	@echo "make attack       set up, then attack the servers for an hour or two"
+	@echo "make attack       set up, then attack the servers for about an hour"
 	@echo "make check        set up, then run every check of .pre-commit-config.yaml"
 	@echo "make format       sort and format the code"
 	@echo "make tables       make the tables of README.md and CONTRIBUTING.md again"

@@ -14,7 +14,7 @@ from tests.attack.report import Report
 PARTS = ("json", "protobuf", "chat", "proxy", "kills")
 _EXAMPLE = """\
 examples:
-  python -m tests.attack                                  everything: an hour or two
+  python -m tests.attack                                  everything: about an hour
   python -m tests.attack --inputs 5000 --kills 20         a look, in a few minutes
   python -m tests.attack json --seed 7 --first 4711 --inputs 1    one input again
 

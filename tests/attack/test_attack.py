@@ -76,7 +76,7 @@ def test_hostile_requests_to_a_real_engine(run: parts.Run, art_serve: Target) ->
 
 def test_hostile_chat_requests_get_a_4xx(run: parts.Run, tiny_model: Path, tmp_path: Path) -> None:
     with targets.endpoint(tiny_model, tmp_path) as target:
-        parts.attack_endpoint(run, target, inputs=500)
+        parts.attack_endpoint(run, target, inputs=400)
     run.report.check()
 
 
