@@ -22,7 +22,7 @@ def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:
     Returns:
         An ASGI application.
     """
-    app = FastAPI(title="art", openapi_url=None)
+    app = FastAPI(title="art", openapi_url=None, redirect_slashes=False)
     app.state.endpoint = endpoint
     app.add_middleware(CancelOnDisconnect)
     # Added last, so that it comes first.

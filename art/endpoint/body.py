@@ -5,11 +5,13 @@ from typing import TypeVar
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
-from art._internal.validation import describe, first_field
+from art._internal.validation import count_containers, describe, first_field
 from art.endpoint.errors import RequestError
 
 MAX_BODY_BYTES = 16 << 20
 """The largest body. A million tokens of text are a third of it."""
+
+_MAX_CONTAINERS = 100_000
 
 BodyT = TypeVar("BodyT", bound=BaseModel)
 
@@ -26,9 +28,16 @@ async def read_body(request: Request, kind: type[BodyT]) -> BodyT:
 
     Raises:
         RequestError: It is larger than :data:`MAX_BODY_BYTES` (413), is no JSON, has half of a
-            surrogate pair, is nested too deeply, or is not of its kind (400).
+            surrogate pair, is nested too deeply, has too many brackets, or is not of its kind
+            (400).
     """
     data = await _read_within(request)
+    if (brackets := count_containers(data)) > _MAX_CONTAINERS:
+        raise RequestError(
+            400,
+            f"the body has {brackets} opening brackets and braces, of {_MAX_CONTAINERS} at most; "
+            "shorten the messages",
+        )
     try:
         return kind.model_validate_json(data)
     except ValidationError as error:

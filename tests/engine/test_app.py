@@ -295,9 +295,16 @@ BAD_REQUESTS: dict[str, tuple[str, str, dict[str, Any], int, str]] = {
     "deep nesting": (
         "post",
         "create_session",
-        {"content": b'{"user_metadata":' + b'{"a":' * 100_000},
+        {"content": b'{"user_metadata":' + b'{"a":' * 10_000},
         422,
         "recursion limit",
+    ),
+    "very many arrays": (
+        "post",
+        "create_session",
+        {"content": b'{"sdk_version":"0.38.0","tags":[' + b"[]," * 300_000 + b"[]]}"},
+        422,
+        "brackets and braces, of 20000 at most",
     ),
     "half a surrogate pair, escaped": (
         "post",

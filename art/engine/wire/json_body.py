@@ -13,10 +13,12 @@ from fastapi import Depends, Request
 from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
 
 from art._internal.validation import ShortList as ShortList
-from art._internal.validation import describe, refuse_unknown_fields
+from art._internal.validation import count_containers, describe, refuse_unknown_fields
 from art.errors import InvalidBodyError, RequestTooLargeError
 
 BodyT = TypeVar("BodyT", bound="Body")
+
+_MAX_CONTAINERS = 20_000
 
 
 def _check_finite(value: object) -> object:
@@ -79,6 +81,11 @@ else:
 def _reader(kind: type[BodyT]) -> Callable[[Request], Awaitable[BodyT]]:
     async def read(request: Request) -> BodyT:
         data = await _read_within(request, kind.max_bytes)
+        if (brackets := count_containers(data)) > _MAX_CONTAINERS:
+            raise InvalidBodyError(
+                f"the body of {request.method} {request.url.path} has {brackets} opening brackets "
+                f"and braces, of {_MAX_CONTAINERS} at most"
+            )
         try:
             return kind.model_validate_json(data)
         except ValidationError as error:

@@ -81,3 +81,21 @@ async def test_a_large_body_with_the_key_is_answered(server: OpenAIServer) -> No
         padded = BODY + b" " * (MAX_BODY_BYTES - len(BODY))
         response = await client.post(f"{server.base_url}/chat/completions", content=padded)
         assert response.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "status", "text"),
+    [
+        (PATH, b'{"messages": [' + b"[]," * 200_000 + b"[]]}", 400, "brackets and braces"),
+        (f"{PATH}/", BODY, 404, ""),
+    ],
+    ids=["very many arrays", "a slash too many"],
+)
+async def test_a_request_that_no_client_sends_is_refused(
+    server: OpenAIServer, path: str, content: bytes, status: int, text: str
+) -> None:
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}") as http:
+        headers = {"authorization": f"Bearer {server.api_key}", "content-type": "application/json"}
+        answer = await http.post(path, content=content, headers=headers)
+    assert answer.status_code == status
+    assert text in answer.json()["error"]["message"]
