@@ -13,7 +13,8 @@ _LOCK = "in-use"
 class ScratchFolder:
     """A temporary folder; folders that earlier processes left behind are removed first.
 
-    A process that is killed removes nothing, but the system drops its lock.
+    A process that is killed removes nothing, but the system drops its lock. Whoever makes one in a
+    folder that others use too holds a lock of that folder meanwhile.
 
     Args:
         parent: The folder that it is made in.
@@ -40,7 +41,7 @@ class ScratchFolder:
 
 
 def _remove_if_abandoned(folder: Path) -> None:
-    if not (folder / _LOCK).exists():  # its process is just making it
+    if folder.is_symlink() or not folder.is_dir():
         return
     try:
         with FileLock(folder / _LOCK, timeout=0):

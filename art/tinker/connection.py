@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from art.errors import EngineUnreachableError
@@ -26,10 +27,10 @@ class Connection:
     base_url: str | None
     api_key: str = field(repr=False)
     silence_limit_s: float = field(default=120.0, kw_only=True)
-    _watch: ServerWatch = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_watch", ServerWatch(self.base_url, self.silence_limit_s))
+    @cached_property
+    def _watch(self) -> ServerWatch:
+        return ServerWatch(self.base_url, self.silence_limit_s)
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
         """Await an answer of the server, but not beyond its silence.

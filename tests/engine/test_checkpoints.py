@@ -154,6 +154,14 @@ checkpoints.CheckpointStore(pathlib.Path({str(tmp_path)!r})).write(path, run, fi
     assert _text(store) == "three"
 
 
+def test_an_engine_that_was_killed_before_it_locked_its_scratch_folder_leaves_no_litter(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "scratch-unlocked").mkdir()
+    CheckpointStore(tmp_path).close()
+    assert not list(tmp_path.glob("scratch-*"))
+
+
 def test_a_killed_engine_leaves_no_litter(tmp_path: Path) -> None:
     """It dies while it writes its first checkpoint; an older art's leftovers go too."""
     script = """
