@@ -59,9 +59,7 @@ def test_packed_trees_equal_plain_sequences(
     loss.backward()
     assert result.metrics["loss:sum"] == pytest.approx(loss.item(), rel=1e-4, abs=1e-3)
     plain = gradients(executor, model)
-    # Where the gradients of tokens cancel out, what is left has the rounding of each of them.
-    weights = sum(float(np.abs(each.loss_inputs["weights"]).sum()) for each in data)
-    scale = max(0.02 * weights, *(float(gradient.abs().max()) for gradient in plain.values()))
+    scale = max(float(gradient.abs().max()) for gradient in plain.values())
     for key, gradient in packed.items():
         assert torch.allclose(gradient, plain[key], rtol=1e-4, atol=1e-5 * scale), key
 
