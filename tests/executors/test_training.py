@@ -1,6 +1,7 @@
 """Loss, gradients and AdamW with a tiny model, against the plain computation."""
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from art.errors import (
@@ -35,6 +36,21 @@ from tests.executors.torch_cases import (
     unchanged,
 )
 
+
+@pytest.fixture
+def model_in_float64(executor: TorchExecutor, model: str) -> Iterator[str]:
+    """The model while all weights are float64, so that a difference is no rounding.
+
+    In float32 the sum over the vocabulary in the output layer's backward pass is another one for
+    other numbers of rows or threads. Where the gradients of a case nearly cancel, that alone came
+    to 6e-5 of the largest, of the plain computation as well as of the packed one.
+    """
+    language_model = executor._language_model.model
+    language_model.double()
+    yield model
+    language_model.float()
+
+
 TREES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=20), min_size=1, max_size=6)
 
 
@@ -42,16 +58,18 @@ TREES = st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=20), min_size=
     max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(tails=TREES, shared=st.integers(0, 30))
+@example(tails=[[2, 0, 0, 2]], shared=2)  # gradients that nearly cancel
 def test_packed_trees_equal_plain_sequences(
-    executor: TorchExecutor, model: str, tails: list[list[int]], shared: int
+    executor: TorchExecutor, model_in_float64: str, tails: list[list[int]], shared: int
 ) -> None:
+    model = model_in_float64
     prefix = np.arange(100, 100 + shared).tolist()
     data = [datum(prefix + tail, seed) for seed, tail in enumerate(tails)]
     clear_gradients(executor, model)
     result = executor.forward_backward(model, data, CROSS_ENTROPY, backward=True)
     packed = gradients(executor, model)
     clear_gradients(executor, model)
-    loss = torch.zeros(())
+    loss = torch.zeros((), dtype=torch.float64)
     for each, output in zip(data, result.outputs, strict=True):
         logprobs = plain_logprobs(executor, f"model {model}", each)
         np.testing.assert_allclose(output["logprobs"], logprobs.detach(), atol=1e-5, rtol=1e-6)

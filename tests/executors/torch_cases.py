@@ -82,7 +82,7 @@ def plain_logprobs(executor: TorchExecutor, adapter: str | None, datum: Datum) -
     tokens = torch.tensor(datum.tokens)[None]
     with executor._adapters.turn(adapter):
         model = executor._language_model.model
-        logits_TV = model(input_ids=tokens, use_cache=False).logits[0].float()
+        logits_TV = model(input_ids=tokens, use_cache=False).logits[0]
     logprobs_TV = torch.log_softmax(logits_TV, -1)
     targets = torch.tensor(datum.loss_inputs["target_tokens"])
     return logprobs_TV.gather(1, targets.reshape(len(logits_TV), -1)).reshape(targets.shape)
