@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from art.formats.sampling_controls import NO_CONTROLS, SamplingControls
+
 # The reason why sampling ended: a stop, or the limit on tokens.
 StopReason = Literal["stop", "length"]
 
@@ -28,6 +30,7 @@ class SamplingOptions:
         seed: Makes the samples reproducible; ``None`` is a random one.
         stop: Texts or token ids, of one kind, whose first occurrence ends a sample.
         top_logprobs: Number of alternatives to return for each sampled token.
+        controls: Settings that a Tinker server may not have.
     """
 
     num_samples: int = 1
@@ -38,6 +41,7 @@ class SamplingOptions:
     seed: int | None = None
     stop: Sequence[str] | Sequence[int] = ()
     top_logprobs: int = 0
+    controls: SamplingControls = NO_CONTROLS
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from art.formats.sampling_controls import NO_CONTROLS, SamplingControls
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
@@ -79,6 +81,7 @@ class SamplingParams:
             draws from a stream of its own.
         stop_token_ids: A sampled token among these ends a sequence, which keeps it.
         stop_strings: Text that ends a sequence as soon as the decoded text contains it.
+        controls: Settings of art's own, beyond those of the Tinker API.
     """
 
     max_tokens: int | None = None
@@ -88,6 +91,7 @@ class SamplingParams:
     seed: int | None = None
     stop_token_ids: tuple[int, ...] = ()
     stop_strings: tuple[str, ...] = ()
+    controls: SamplingControls = NO_CONTROLS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
