@@ -1,4 +1,4 @@
-"""Sampling settings that the Tinker API has no field for: endpoint, wire and executors share them."""
+"""Sampling settings that the Tinker API lacks: endpoint, wire and executors share them."""
 
 from dataclasses import dataclass
 
