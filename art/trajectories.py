@@ -187,8 +187,8 @@ def _plain_numbers(values: dict[str, Any]) -> dict[str, Any]:
 def finish_trajectory(result: Trajectory) -> Trajectory:
     """Check what a rollout returned, and set its metric ``completion_tokens``.
 
-    Messages and numbers of other libraries are made plain. The metric is the mean number of tokens of the completions that carry logprobs; without any
-    there is no such metric.
+    Messages and numbers of other libraries are made plain. The metric is the mean number of tokens
+    of the completions that carry logprobs; without any there is no such metric.
 
     Args:
         result: What a rollout returned.

@@ -46,7 +46,8 @@ def append_trajectory_groups(path: Path, groups: Iterable[TrajectoryGroup]) -> N
 def read_trajectory_groups(path: Path) -> list[TrajectoryGroup]:
     """Read what :func:`append_trajectory_groups` wrote, Choices with their token ids included.
 
-    Fields of a subclass are on disk, and left out here. A line that a crash cut short is left out, with a warning.
+    Fields of a subclass are on disk, and left out here. A line that a crash cut short is left out,
+    with a warning.
 
     Args:
         path: The file; see :func:`trajectories_path`.
