@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
 # At run time too, so that `typing.get_type_hints` finds the names.
+from art._internal.proxies import is_loopback_url
 from art.backend import Backend
 from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
@@ -429,7 +430,12 @@ def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=url,
         api_key=key,
-        http_client=DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
+        http_client=DefaultAsyncHttpxClient(
+            timeout=timeout,
+            limits=limits,
+            # Of the environment a client of loopback needs nothing, least of all a proxy.
+            trust_env=not is_loopback_url(url),
+        ),
     )
 
 

@@ -181,8 +181,12 @@ class TinkerBackend:
             art.errors.ConfigurationError: An option cannot be used.
             art.errors.EngineError: The server cannot be reached, or failed.
         """
+        from art._internal.proxies import bypass_proxies
+
         service = await self._get_service(model)
         await service.start_openai_server(endpoint_config)
+        # For clients that the user makes, or that a process makes which the user starts.
+        bypass_proxies(service.base_url)
         return service.base_url, service.api_key
 
     async def get_step(self, model: "backend.AnyTrainableModel") -> int:
