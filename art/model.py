@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
@@ -156,6 +156,35 @@ class Model(BaseModel, Generic[ConfigT]):
                 ) from error
         await backend.register(self)
         self._backend = backend
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `Model[MyConfig]` is made where it is written, and has no name to be imported by.
+        generic = type(self).__pydantic_generic_metadata__
+        return _blank, (generic["origin"] or type(self), generic["args"]), self.__getstate__()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # To another process go the endpoint's address and its key, not connections. The name is
+        # resolved here: there is no backend there that could look up the latest step.
+        state = super().__getstate__()
+        fields = state["__dict__"] | {"inference_model_name": self._copied_inference_name()}
+        private = (state["__pydantic_private__"] or {}) | {"_backend": None, "_client": None}
+        return state | {"__dict__": fields, "__pydantic_private__": private}
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._client = None
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A backend and a client have locks, and belong to this process: the copy shares the one,
+        # and makes a client of its own.
+        memo = {} if memo is None else memo
+        memo[id(self._backend)] = self._backend
+        memo[id(self._client)] = None
+        return super().__deepcopy__(memo)
+
+    def _copied_inference_name(self) -> str | None:
+        return self.inference_model_name if self._backend is None else self.get_inference_name()
 
     def openai_client(self) -> AsyncOpenAI:
         """Return a client of the model's endpoint, the same one at every call in an event loop.
@@ -420,6 +449,12 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         elif best not in keep:
             keep.append(best)
         await self.backend().delete_checkpoints(self, keep)
+
+
+def _blank(kind: type[Model[Any]], arguments: tuple[Any, ...]) -> Model[Any]:
+    """Make the object whose state is about to be unpickled."""
+    concrete: type[Model[Any]] = kind[arguments] if arguments else kind
+    return concrete.__new__(concrete)
 
 
 def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
