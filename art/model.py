@@ -5,7 +5,8 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Generic, Self
 
@@ -16,6 +17,7 @@ from typing_extensions import TypeVar
 # At run time too, so that `typing.get_type_hints` finds the names.
 from art._internal.proxies import is_loopback_url
 from art.backend import Backend
+from art.capture.rollout_endpoint import RolloutEndpoint, open_rollout
 from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
 from art.dev.validate import validate_model_config, validate_server_config
@@ -418,6 +420,31 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         self.inference_base_url, self.inference_api_key = url, key
         self.inference_model_name = backend.inference_name(self)
 
+    @asynccontextmanager
+    async def rollout_endpoint(self) -> AsyncIterator[RolloutEndpoint]:
+        """Open a base URL for one rollout, for an agent in any process, container or language.
+
+        ::
+
+            async with model.rollout_endpoint() as rollout:
+                await run_my_agent(env={**os.environ, **rollout.env}, model=rollout.model_name)
+                trajectory = await rollout.trajectory()
+            trajectory.reward = ...
+
+        The trajectory has the agent's turns with their exact tokens, whatever dialect it speaks;
+        a request that continues no earlier conversation begins one of ``additional_histories``.
+        Inside one process :func:`art.capture.context.capture_auto_trajectory` needs no URL.
+
+        Yields:
+            The URL, its key and the model's name. When the block ends, the URL is closed.
+
+        Raises:
+            art.errors.NotRegisteredError: The model was not registered yet.
+            openai.OpenAIError: The endpoint cannot be reached.
+        """
+        async with open_rollout(self.openai_client(), self.get_inference_name()) as rollout:
+            yield rollout
+
     async def get_step(self) -> int:
         """Count the training steps that the model has taken.
 
@@ -451,10 +478,11 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         await self.backend().delete_checkpoints(self, keep)
 
 
-def _blank(kind: type[Model[Any]], arguments: tuple[Any, ...]) -> Model[Any]:
+def _blank(kind: Any, arguments: tuple[Any, ...]) -> Any:
     """Make the object whose state is about to be unpickled."""
-    concrete: type[Model[Any]] = kind[arguments] if arguments else kind
-    return concrete.__new__(concrete)
+    if arguments:
+        kind = kind[arguments]
+    return kind.__new__(kind)
 
 
 def _unlimited_client(url: str, key: str) -> AsyncOpenAI:

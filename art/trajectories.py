@@ -201,7 +201,8 @@ def finish_trajectory(result: Trajectory) -> Trajectory:
     """
     if not isinstance(result, Trajectory):
         raise TypeError(f"a rollout must return an art.Trajectory; it returned {result!r:.100}")
-    for history in (result, *result.additional_histories):
+    histories: list[Trajectory | History] = [result, *result.additional_histories]
+    for history in histories:
         history.messages_and_choices[:] = map(message_or_choice, history.messages_and_choices)
     result.reward = plain_number(result.reward)
     result.metrics.update(_plain_numbers(result.metrics))

@@ -24,7 +24,7 @@ def plain_number(value: Any) -> Any:
     if isinstance(value, numbers.Integral):
         return int(value)
     is_real = isinstance(value, numbers.Number) and not isinstance(value, complex)
-    return float(value) if is_real else value  # type: ignore[arg-type]  # Decimal is a Number too
+    return float(value) if is_real else value
 
 
 def _has_one_element(value: object) -> bool:

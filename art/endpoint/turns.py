@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from art.chat.template import ChatTemplate, Message
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
+from art.endpoint.captured import record_turns
 from art.endpoint.errors import RequestError
 from art.endpoint.served_models import ServedModel
 from art.endpoint.state import Endpoint
@@ -98,7 +99,9 @@ async def sample_turns(rendered: RenderedTurn, endpoint: Endpoint) -> list[Turn]
         raise RequestError(
             400, "this Tinker server returns no top_logprobs; leave it out", param="top_logprobs"
         )
-    return [_read_turn(sample, request, template) for sample in samples]
+    turns = [_read_turn(sample, request, template) for sample in samples]
+    record_turns(request.messages, request.tools, rendered.prompt_token_ids, turns, template)
+    return turns
 
 
 def _stop(texts: Sequence[str], template: ChatTemplate) -> Sequence[str] | Sequence[int]:
