@@ -29,14 +29,24 @@ class Capture:
 
     def __init__(self, trajectory: Trajectory) -> None:
         self.trajectory = trajectory
+        self._closed = False
         self._lock = threading.Lock()
 
     def record(
         self, messages: Sequence[Message], tools: Tools | None, choices: Sequence[Choice]
     ) -> None:
-        """Add a request and its choices; see :func:`art.capture.conversations.record_turn`."""
+        """Add a request and its choices; see :func:`art.capture.conversations.record_turn`.
+
+        Once the capture is closed, nothing is added: the trajectory has been handed over.
+        """
         with self._lock:
-            record_turn(self.trajectory, messages, tools, choices)
+            if not self._closed:
+                record_turn(self.trajectory, messages, tools, choices)
+
+    def close(self) -> None:
+        """Record no more."""
+        with self._lock:
+            self._closed = True
 
 
 class Captures:
@@ -97,7 +107,10 @@ class Captures:
         """
         with self._lock:
             capture = self._here.pop(token, None) or self._lent.pop(token, None)
-        return None if capture is None else capture.trajectory
+        if capture is None:
+            return None
+        capture.close()
+        return capture.trajectory
 
 
 class Endpoints:

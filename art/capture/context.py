@@ -1,5 +1,6 @@
 """Capture by context: what a coroutine asks, and what it starts asks, is its trajectory."""
 
+import logging
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,6 +10,8 @@ from art.capture.captures import CAPTURES
 from art.capture.http_clients import mark_requests
 from art.errors import CaptureError
 from art.trajectories import Trajectory
+
+logger = logging.getLogger(__name__)
 
 _current: ContextVar[tuple[str, Trajectory] | None] = ContextVar("art_capture", default=None)
 
@@ -105,4 +108,10 @@ def capturing() -> Iterator[Trajectory]:
 
 def _current_token() -> str | None:
     current = _current.get()
-    return None if current is None else current[0]
+    if current is None:
+        return None
+    if CAPTURES.find(current[0]) is None:
+        # A task that a rollout left behind goes on, and so do its requests.
+        logger.warning("a request was sent after the capture in its context ended: not captured")
+        return None
+    return current[0]

@@ -42,7 +42,7 @@ def _mark_async(client_type: Any, current_token: Callable[[], str | None]) -> No
 
     @functools.wraps(send)
     async def marked_send(self: Any, request: Any, **options: Any) -> Any:
-        _mark(request, current_token())
+        _mark(request, current_token)
         return await send(self, request, **options)
 
     client_type.send = marked_send
@@ -53,12 +53,12 @@ def _mark_sync(client_type: Any, current_token: Callable[[], str | None]) -> Non
 
     @functools.wraps(send)
     def marked_send(self: Any, request: Any, **options: Any) -> Any:
-        _mark(request, current_token())
+        _mark(request, current_token)
         return send(self, request, **options)
 
     client_type.send = marked_send
 
 
-def _mark(request: Any, token: str | None) -> None:
-    if token is not None and ENDPOINTS.has(str(request.url)):
+def _mark(request: Any, current_token: Callable[[], str | None]) -> None:
+    if ENDPOINTS.has(str(request.url)) and (token := current_token()) is not None:
         request.headers.setdefault(HEADER, token)

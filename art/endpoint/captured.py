@@ -159,7 +159,10 @@ def _split(path: str) -> tuple[str | None, str | None]:
     if not path.startswith(f"{ROLLOUTS}/"):
         return None, None
     token, _, rest = path.removeprefix(f"{ROLLOUTS}/").partition("/")
-    return (token, f"/{rest}") if rest else (None, None)
+    # The paths of rollouts are not there a second time: its token must not open others.
+    if not rest.startswith("v1/") or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
+        return None, None
+    return token, f"/{rest}"
 
 
 def _unknown() -> RequestError:
