@@ -79,6 +79,13 @@ class ChatTemplate:
         return self._render(messages, [tool]) != self._render(messages, None)
 
     @cached_property
+    def marker_token_ids(self) -> dict[str, int]:
+        """The markers of tool calls that are tokens of the model, with their ids."""
+        markers = self.tool_call_format.markers if self.tool_call_format is not None else ()
+        vocabulary = self._tokenizer.get_added_vocab()
+        return {marker: vocabulary[marker] for marker in markers if marker in vocabulary}
+
+    @cached_property
     def end_of_turn_ids(self) -> tuple[int, ...]:
         """The token ids that end an assistant's message.
 
@@ -105,6 +112,14 @@ class ChatTemplate:
             )
         return tuple(ids)
 
+    def text_token_ids(self, text: str) -> list[int]:
+        """Encode a text that is no conversation, as the tokenizer begins a text (with its BOS).
+
+        Raises:
+            ChatTemplateError: The text holds half of a surrogate pair.
+        """
+        return self._encode(text, add_special_tokens=True)
+
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn sampled token ids into text.
 
@@ -127,7 +142,7 @@ class ChatTemplate:
         )
         return text if isinstance(text, str) else "".join(text)
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -135,7 +150,7 @@ class ChatTemplate:
             raise ChatTemplateError(
                 f"the messages hold half of a surrogate pair, which no tokenizer takes: {error}"
             ) from error
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     @cached_property
     def _reserved_names(self) -> frozenset[str]:
@@ -148,9 +163,7 @@ class ChatTemplate:
 
     @cached_property
     def _hidden_ids(self) -> frozenset[int]:
-        markers = self.tool_call_format.markers if self.tool_call_format is not None else ()
-        vocabulary = self._tokenizer.get_added_vocab()
-        return self._special_ids.difference(vocabulary.get(marker, -1) for marker in markers)
+        return self._special_ids.difference(self.marker_token_ids.values())
 
     def _render(
         self,

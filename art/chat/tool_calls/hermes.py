@@ -1,10 +1,15 @@
 """The Hermes format (Qwen2.5, Qwen3): ``<tool_call>{"name": …, "arguments": {…}}</tool_call>``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from art.chat.tool_calls.json_calls import call_from_object, decode_json, skip_space
+from art.chat.tool_calls.json_calls import (
+    call_from_object,
+    call_object_grammar,
+    decode_json,
+    skip_space,
+)
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
-from art.chat.tool_calls.tagged_blocks import CLOSE, OPEN, parse_blocks
+from art.chat.tool_calls.tagged_blocks import CLOSE, OPEN, blocks_grammar, parse_blocks
 
 
 class HermesFormat:
@@ -16,6 +21,13 @@ class HermesFormat:
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`."""
         return parse_blocks(text, _read_block)
+
+    def grammar(
+        self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        blocks = blocks_grammar(parallel=parallel, token_ids=token_ids)
+        return f"{blocks}\n{call_object_grammar(tools, 'arguments')}"
 
 
 HERMES = HermesFormat()

@@ -1,9 +1,11 @@
 """JSON values inside text, and tool calls made from them."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
-from art.chat.tool_calls.protocol import ToolCall
+from art.chat.lark import literal, tool_argument
+from art.chat.tool_calls.protocol import Tool, ToolCall
 
 
 def decode_json(text: str, start: int) -> tuple[Any, int] | None:
@@ -52,6 +54,32 @@ def new_call(name: str, arguments: dict[str, Any]) -> ToolCall | None:
     except UnicodeEncodeError:
         return None
     return call
+
+
+def call_object_grammar(tools: Sequence[Tool], arguments_key: str) -> str:
+    """Write the Lark rule ``call``: ``{"name": …, …: {…}}`` of one of some tools.
+
+    Args:
+        tools: The tools.
+        arguments_key: The key of the arguments, such as ``"arguments"``.
+    """
+    calls = []
+    for tool in tools:
+        function = tool["function"]
+        name = json.dumps(function["name"], ensure_ascii=False)
+        head = literal(f'{{"name": {name}, "{arguments_key}": ')
+        calls.append(f'{head} {arguments_grammar(function)} "}}"')
+    return f"call: {' | '.join(calls)}"
+
+
+def arguments_grammar(function: Any) -> str:
+    """Write the JSON object of a function's arguments, in Lark.
+
+    Keywords of its schema that the grammar library lacks are refused only where the function is
+    ``strict``, as the OpenAI API has it.
+    """
+    schema = {**(function.get("parameters") or {}), "type": "object"}
+    return tool_argument(schema, lenient=function.get("strict") is not True)
 
 
 def _refuse_constant(name: str) -> float:

@@ -1,8 +1,13 @@
 """The Llama 3 format: the whole message is ``{"name": …, "parameters": {…}}``."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from art.chat.tool_calls.json_calls import call_from_object, decode_json, skip_space
+from art.chat.tool_calls.json_calls import (
+    call_from_object,
+    call_object_grammar,
+    decode_json,
+    skip_space,
+)
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
 
@@ -35,6 +40,13 @@ class Llama3JsonFormat:
             if text[position] != ";":
                 return ParsedText(text)
             position += 1
+
+    def grammar(
+        self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        more = ' ("; " call)*' if parallel else ""
+        return f"tool_calls: call{more}\n{call_object_grammar(tools, 'parameters')}"
 
 
 LLAMA3_JSON = Llama3JsonFormat()

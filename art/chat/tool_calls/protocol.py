@@ -50,3 +50,19 @@ class ToolCallFormat(Protocol):
             The calls in order, and all other text as content.
         """
         ...
+
+    def grammar(
+        self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
+    ) -> str | None:
+        """Write the grammar of a message that is nothing but calls of some tools.
+
+        Args:
+            tools: The tools to choose from, at least one.
+            parallel: Whether more than one call is allowed.
+            token_ids: Those of :attr:`markers` that are tokens of the model, with their ids.
+
+        Returns:
+            Lark rules (:mod:`art.chat.lark`) of which ``tool_calls`` is the message; ``None`` where
+            the format has no grammar.
+        """
+        ...

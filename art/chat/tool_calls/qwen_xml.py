@@ -4,9 +4,10 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from art.chat.lark import literal, tool_argument
 from art.chat.tool_calls.json_calls import decode_json, new_call, skip_space
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
-from art.chat.tool_calls.tagged_blocks import CLOSE, OPEN, parse_blocks
+from art.chat.tool_calls.tagged_blocks import CLOSE, OPEN, blocks_grammar, parse_blocks
 
 
 class QwenXmlFormat:
@@ -23,6 +24,16 @@ class QwenXmlFormat:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`."""
         schemas = {tool["function"]["name"]: _parameter_schemas(tool) for tool in tools}
         return parse_blocks(text, lambda text, start: _read_block(text, start, schemas))
+
+    def grammar(
+        self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        calls = " | ".join(_function_grammar(tool) for tool in tools)
+        blocks = blocks_grammar(parallel=parallel, token_ids=token_ids)
+        # The first closing tag ends a text, as the parser has it.
+        text = 'text[suffix="\\n</parameter>"]: /(?s:.*)/'
+        return f"{blocks}\ncall: {calls}\n{text}"
 
 
 QWEN_XML = QwenXmlFormat()
@@ -50,6 +61,33 @@ def _read_block(
         return None
     call = new_call(name, arguments)
     return None if call is None else ([call], function.end())
+
+
+def _function_grammar(tool: Tool) -> str:
+    function = tool["function"]
+    parameters = function.get("parameters") or {}
+    required = _items(parameters.get("required"))
+    pieces = [literal(f"<function={function['name']}>\n")]
+    for key, schema in _parameter_schemas(tool).items():
+        lenient = function.get("strict") is not True
+        value = _value_grammar(schema, parameters, lenient=lenient)
+        opening = literal(f"<parameter={key}>\n")
+        piece = f'({opening} {value} "\\n")'
+        pieces.append(piece if key in required else f"{piece}?")
+    return " ".join([*pieces, literal("</function>")])
+
+
+def _value_grammar(schema: Any, parameters: Mapping[str, Any], *, lenient: bool) -> str:
+    """Write a value with its closing tag: texts as they are, everything else as JSON."""
+    closing = literal("\n</parameter>")
+    values = _items(schema.get("enum")) if isinstance(schema, Mapping) else []
+    types = _schema_types(schema)
+    if types == {"string"} and values and all(isinstance(value, str) for value in values):
+        return f"({' | '.join(map(literal, values))}) {closing}"
+    if not types or "string" in types:
+        return "text"
+    definitions = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
+    return f"{tool_argument({**schema, **definitions}, lenient=lenient)} {closing}"
 
 
 def _parameter_schemas(tool: Tool) -> Mapping[str, Any]:

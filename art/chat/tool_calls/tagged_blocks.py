@@ -1,7 +1,8 @@
 """Tool calls between ``<tool_call>`` and ``</tool_call>``, whatever is written inside."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+from art.chat.lark import marker
 from art.chat.tool_calls.protocol import ParsedText, ToolCall
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
@@ -36,3 +37,15 @@ def parse_blocks(text: str, read_block: BlockReader) -> ParsedText:
         position = block[1]
     content.append(text[position:])
     return ParsedText("".join(content), tuple(calls))
+
+
+def blocks_grammar(*, parallel: bool, token_ids: Mapping[str, int]) -> str:
+    """Write the Lark rule ``tool_calls``: one block or several around the rule ``call``.
+
+    Args:
+        parallel: Whether there may be several.
+        token_ids: The tags that are tokens of the model, with their ids.
+    """
+    more = ' ("\\n" block)*' if parallel else ""
+    opening, closing = marker(OPEN, token_ids), marker(CLOSE, token_ids)
+    return f'tool_calls: block{more}\nblock: {opening} "\\n" call "\\n" {closing}'
