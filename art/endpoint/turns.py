@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from art.chat.template import ChatTemplate, Message
-from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
+from art.chat.tool_calls.protocol import Tool, ToolCall
 from art.endpoint.errors import RequestError
 from art.endpoint.served_models import ServedModel
 from art.endpoint.state import Endpoint
@@ -52,7 +52,8 @@ class Turn:
         token_ids: ``[T]``; the token that ended the turn is the last one, if one did.
         logprobs: ``[T]``, in nats.
         top_logprobs: ``[T]``.
-        content: The text, without the stop and without tool calls.
+        content: The text, without the stop, the thinking and the tool calls.
+        reasoning: The thinking; ``None`` where the model did not think.
         tool_calls: The tool calls in order.
         finish_reason: The reason why the turn ended.
     """
@@ -61,6 +62,7 @@ class Turn:
     logprobs: list[float]
     top_logprobs: list[TopLogprobs]
     content: str
+    reasoning: str | None
     tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
 
@@ -98,7 +100,7 @@ async def sample_turns(rendered: RenderedTurn, endpoint: Endpoint) -> list[Turn]
         raise RequestError(
             400, "this Tinker server returns no top_logprobs; leave it out", param="top_logprobs"
         )
-    return [_read_turn(sample, request, template) for sample in samples]
+    return [_read_turn(sample, rendered, template) for sample in samples]
 
 
 def _stop(texts: Sequence[str], template: ChatTemplate) -> Sequence[str] | Sequence[int]:
@@ -113,11 +115,10 @@ def _stop(texts: Sequence[str], template: ChatTemplate) -> Sequence[str] | Seque
     return [*texts, *(template.token_text(token_id) for token_id in ends)]
 
 
-def _read_turn(sample: SampledTokens, request: TurnRequest, template: ChatTemplate) -> Turn:
+def _read_turn(sample: SampledTokens, rendered: RenderedTurn, template: ChatTemplate) -> Turn:
+    request = rendered.request
     kept, text, finish_reason = _end_of_turn(sample, request.stop, template)
-    parsed = ParsedText(text)
-    if request.tools and template.tool_call_format is not None:
-        parsed = template.tool_call_format.parse(text, request.tools)
+    parsed = template.parse(text, request.tools, rendered.prompt_token_ids)
     if parsed.tool_calls and finish_reason == "stop":
         finish_reason = "tool_calls"
     return Turn(
@@ -125,6 +126,7 @@ def _read_turn(sample: SampledTokens, request: TurnRequest, template: ChatTempla
         list(sample.logprobs[:kept]),
         [None] * kept if sample.top_logprobs is None else list(sample.top_logprobs[:kept]),
         parsed.content,
+        parsed.reasoning,
         parsed.tool_calls,
         finish_reason,
     )

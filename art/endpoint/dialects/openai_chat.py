@@ -136,6 +136,8 @@ class _Completion:
 
 def _message(turn: Turn) -> _Json:
     message: _Json = {"role": "assistant", "content": turn.content}
+    if turn.reasoning is not None:
+        message["reasoning_content"] = turn.reasoning
     if turn.tool_calls:
         message["content"] = turn.content or None
         message["tool_calls"] = _tool_calls(turn.tool_calls)
@@ -151,9 +153,13 @@ def _delta(turn: Turn) -> _Json:
 
 
 def _tool_calls(calls: Sequence[ToolCall]) -> list[_Json]:
+    # An id that the model wrote itself is kept, since its chat template shows it again.
+    written = [call.id for call in calls]
     return [
         {
-            "id": f"call_{uuid.uuid4().hex[:24]}",
+            "id": call.id
+            if call.id and written.count(call.id) == 1
+            else f"call_{uuid.uuid4().hex[:24]}",
             "type": "function",
             "function": {"name": call.name, "arguments": call.arguments},
         }

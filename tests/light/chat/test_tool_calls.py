@@ -138,7 +138,7 @@ def test_llama3_takes_an_object_that_names_no_known_tool_for_content() -> None:
 MALFORMED = [
     "<tool_call>",
     "a<tool_call>b</tool_call>",
-    '<tool_call>{"name": "f", "arguments": {}}',
+    '<tool_call>{"name": "f", "arguments": {}} and more',
     '<tool_call>{"name": "f", "arguments": [1]}</tool_call>',
     '<tool_call>{"name": "", "arguments": {}}</tool_call>',
     '<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>',
