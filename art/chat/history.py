@@ -52,8 +52,6 @@ def _template_message(
     # Templates test whether a field is defined, so a null must not be there.
     rendered = {key: value for key, value in message.items() if value is not None}
     rendered.setdefault("content", "")
-    if rendered.get("role") == "developer" and not traits.developer_role:
-        rendered["role"] = "system"
     form = traits.call_form
     if "tool_call_id" in rendered and form is not None and form.short_ids:
         rendered["tool_call_id"] = _short_id(rendered["tool_call_id"])

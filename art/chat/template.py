@@ -113,11 +113,25 @@ class ChatTemplate:
             # Its channels separate thinking, calls and content themselves.
             return HARMONY.parse(text, tools)
         tags = (self._tools_traits if tools else self._plain_traits).tags
-        prompt = self._decode(list(prompt_token_ids[-_PROMPT_END_TOKENS:]))
-        reasoning, rest = tags.split(text, tags.prompt_end(prompt))
+        reasoning, rest = tags.split(text, tags.prompt_end(self._last_text(prompt_token_ids)))
         if tools and self.tool_call_format is not None:
             return replace(self.tool_call_format.parse(rest, tools), reasoning=reasoning)
         return ParsedText(rest, (), reasoning)
+
+    def end_of_thinking(self, prompt_token_ids: Sequence[int]) -> str | None:
+        """The text that must end the thinking which a prompt began, before anything else.
+
+        Args:
+            prompt_token_ids: The prompt.
+
+        Returns:
+            The closing tag with the white space around it; ``None`` where the prompt began none.
+        """
+        tags = self._tools_traits.tags
+        if self.tool_call_format is HARMONY:
+            return None
+        begun = tags.prompt_end(self._last_text(prompt_token_ids)) == "thinking"
+        return tags.join("", "").removeprefix(tags.opening.rstrip()) if begun else None
 
     @cached_property
     def renders_tools(self) -> bool:
@@ -181,6 +195,9 @@ class ChatTemplate:
     def token_text(self, token_id: int) -> str:
         """The text of one token, special or not."""
         return self._decode([token_id])
+
+    def _last_text(self, token_ids: Sequence[int]) -> str:
+        return self._decode(list(token_ids[-_PROMPT_END_TOKENS:]))
 
     def _decode(self, token_ids: list[int]) -> str:
         text = self._tokenizer.decode(

@@ -55,7 +55,6 @@ class TemplateTraits:
             ``inline`` in its text, or ``none`` where the template takes thinking away.
         content_beside_reasoning: A message with a call may have content and thinking.
         tags: The tags around thinking.
-        developer_role: The template knows the role ``developer``.
     """
 
     tools_place: ToolsPlace | None
@@ -64,7 +63,6 @@ class TemplateTraits:
     reasoning_place: ReasoningPlace
     content_beside_reasoning: bool
     tags: ReasoningTags
-    developer_role: bool
 
 
 def find_traits(rendering: Rendering, tags: ReasoningTags) -> TemplateTraits:
@@ -84,7 +82,6 @@ def find_traits(rendering: Rendering, tags: ReasoningTags) -> TemplateTraits:
         reasoning_place,
         _allows_content(rendering, call_form, reasoning_place),
         tags,
-        "developer" in rendering.template,
     )
 
 

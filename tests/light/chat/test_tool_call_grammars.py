@@ -45,7 +45,7 @@ def call(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
 
 def written(tokenizer: PreTrainedTokenizerFast, calls: list[dict[str, Any]]) -> str:
     """The calls as the chat template writes them."""
-    message = {"role": "assistant", "content": "", "tool_calls": calls}
+    message: Any = {"role": "assistant", "content": "", "tool_calls": calls}
     text = tokenizer.apply_chat_template([message], tokenize=False)
     assert isinstance(text, str)
     return text.removeprefix("<|im_start|>assistant\n").lstrip("\n").partition("<|im_end|>")[0]
