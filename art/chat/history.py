@@ -28,22 +28,55 @@ def template_messages(
         ChatTemplateError: The arguments of a call are not JSON, or the template leaves calls out
             and nothing else can write them.
     """
+    if not traits.several_calls:
+        messages = _one_call_each(messages)
     return [_template_message(message, traits, call_format) for message in messages]
 
 
 def template_tools(tools: Sequence[Tool] | None, traits: TemplateTraits) -> Sequence[Tool] | None:
-    """Convert tools for a template: some refuse a tool without a description."""
-    if not tools or not traits.descriptions_required:
+    """Convert tools for a template: some refuse one without a description or parameters."""
+    if not tools or not traits.whole_tools:
         return tools
-    return [
-        {**tool, "function": {**tool["function"], "description": _description(tool)}}
-        for tool in tools
-    ]
+    return [{**tool, "function": _whole_function(tool["function"])} for tool in tools]
 
 
-def _description(tool: Tool) -> str:
-    description = tool["function"].get("description")
-    return description if isinstance(description, str) else ""
+def _whole_function(function: Mapping[str, Any]) -> dict[str, Any]:
+    given = {key: value for key, value in function.items() if value is not None}
+    return {
+        "name": given["name"],
+        "description": "",
+        "parameters": {"type": "object", "properties": {}},
+        **given,
+    }
+
+
+def _one_call_each(messages: Sequence[Message]) -> list[Message]:
+    """Give each call a message of its own, followed by its result.
+
+    Llama 3 refuses a message with several calls, and GPT-OSS shows only the first of them.
+    """
+    split: list[Message] = []
+    position = 0
+    while position < len(messages):
+        message = messages[position]
+        position += 1
+        calls = message.get("tool_calls") or []
+        if len(calls) < 2:
+            split.append(message)
+            continue
+        results: list[Message] = []
+        while position < len(messages) and messages[position].get("role") == "tool":
+            results.append(messages[position])
+            position += 1
+        for number, call in enumerate(calls):
+            own = {**message, "tool_calls": [call]}
+            if number:
+                own = {"role": message["role"], "tool_calls": [call]}
+            answers = [each for each in results if each.get("tool_call_id") == call.get("id")]
+            split += [own, *answers]
+            results = [each for each in results if each not in answers]
+        split += results
+    return split
 
 
 def _template_message(

@@ -16,7 +16,7 @@ class ReasoningTags:
         closing: The closing tag.
         template_mark: Text by which a chat template that knows these tags is known.
         padded: Whether newlines just inside the tags are no part of the thinking.
-        separated: Whether newlines after the closing tag are no part of the content.
+        separator: Newlines after the closing tag, which are no part of the content.
         known: Whether the template knows the tags. A closing tag without an opening one ends
             thinking only where it does.
     """
@@ -25,7 +25,7 @@ class ReasoningTags:
     closing: str
     template_mark: str
     padded: bool = True
-    separated: bool = True
+    separator: str = "\n\n"
     known: bool = True
 
     def prompt_end(self, prompt: str) -> PromptEnd:
@@ -71,16 +71,13 @@ class ReasoningTags:
         return inside.strip("\n") if self.padded else inside, before + self._rest(after)
 
     def _rest(self, text: str) -> str:
-        return text.lstrip("\n") if self.separated else text
+        return text.lstrip("\n") if self.separator else text
 
     def join(self, reasoning: str, content: str) -> str:
         """Write thinking before content, for templates that have no place for it."""
         padding = "\n" if self.padded else ""
-        separator = "\n\n" if self.separated else ""
-        return (
-            f"{self.opening.rstrip()}{padding}{reasoning}{padding}{self.closing}"
-            f"{separator}{content}"
-        )
+        opening = self.opening.rstrip() + padding
+        return f"{opening}{reasoning}{padding}{self.closing}{self.separator}{content}"
 
 
 # ``<think>`` is what most families write, and what is read where a template names no tags.

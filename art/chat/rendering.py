@@ -76,11 +76,14 @@ class Rendering:
         messages: Sequence[Mapping[str, Any]],
         tools: Sequence[Tool] | None = None,
         *,
+        add_generation_prompt: bool = False,
         variables: Mapping[str, Any] | None = None,
     ) -> str | None:
         """Render a probe; ``None`` where the template refuses it."""
         try:
-            return self.render(messages, tools, variables=variables)
+            return self.render(
+                messages, tools, add_generation_prompt=add_generation_prompt, variables=variables
+            )
         except ChatTemplateError:
             return None
 

@@ -49,8 +49,9 @@ class TemplateTraits:
 
     Attributes:
         tools_place: The variable or message that tools go to; ``None`` where none are shown.
-        descriptions_required: A tool without a description is refused.
+        whole_tools: A tool without a description or parameters is refused.
         call_form: The form of calls; ``None`` where the template leaves calls out.
+        several_calls: The template shows every call of a message, not only the first one.
         reasoning_place: The field of a message that thinking goes to, ``blocks`` of its content,
             ``inline`` in its text, or ``none`` where the template takes thinking away.
         content_beside_reasoning: A message with a call may have content and thinking.
@@ -58,8 +59,9 @@ class TemplateTraits:
     """
 
     tools_place: ToolsPlace | None
-    descriptions_required: bool
+    whole_tools: bool
     call_form: CallForm | None
+    several_calls: bool
     reasoning_place: ReasoningPlace
     content_beside_reasoning: bool
     tags: ReasoningTags
@@ -77,8 +79,9 @@ def find_traits(rendering: Rendering, tags: ReasoningTags) -> TemplateTraits:
     reasoning_place, tags = _find_reasoning(rendering, call_form, tags)
     return TemplateTraits(
         tools_place,
-        _descriptions_required(rendering, tools_place),
+        _wants_whole_tools(rendering, tools_place),
         call_form,
+        call_form is None or _shows_several_calls(rendering, call_form),
         reasoning_place,
         _allows_content(rendering, call_form, reasoning_place),
         tags,
@@ -134,9 +137,8 @@ def _find_tools_place(rendering: Rendering) -> ToolsPlace | None:
     return None
 
 
-def _descriptions_required(rendering: Rendering, place: ToolsPlace | None) -> bool:
-    function = {key: value for key, value in _TOOL.items() if key != "description"}
-    bare: Tool = {"type": "function", "function": function}
+def _wants_whole_tools(rendering: Rendering, place: ToolsPlace | None) -> bool:
+    bare: Tool = {"type": "function", "function": {"name": _TOOL["name"]}}
     messages, tools, variables = placed_tools([USER], [bare], place)
     return rendering.try_render(messages, tools, variables=variables) is None
 
@@ -150,6 +152,16 @@ def _find_call_form(rendering: Rendering, place: ToolsPlace | None) -> CallForm 
         if text is not None and _CALL in text and ARGUMENT in text:
             return form
     return None
+
+
+def _shows_several_calls(rendering: Rendering, form: CallForm) -> bool:
+    message = probe_call(form)
+    call = message["tool_calls"][0]
+    second = {**call, "function": {**call["function"], "name": f"{_CALL}_2"}}
+    message["tool_calls"] = [call, second]
+    result = {**TOOL_RESULT, "tool_call_id": _id(form)}
+    text = rendering.try_render([USER, message, result, result])
+    return text is not None and f"{_CALL}_2" in text
 
 
 def _id(form: CallForm) -> str:
@@ -177,6 +189,7 @@ def _find_reasoning(
     text = rendering.try_render([USER, {**plain, "content": blocks}])
     if text is not None and tags.opening + REASONING in text:
         return "blocks", _measured(text, tags)
+    tags = replace(tags, separator=_separator_of_no_thinking(rendering, tags) or tags.separator)
     inline = {**plain, "content": tags.join(REASONING, CONTENT)}
     text = rendering.try_render([USER, inline, USER])
     return ("none" if text is not None and REASONING not in text else "inline"), tags
@@ -197,4 +210,18 @@ def _measured(text: str, tags: ReasoningTags) -> ReasoningTags:
     after = text.partition(REASONING)[2]
     padded = after.startswith("\n")
     rest = after.partition(tags.closing)[2]
-    return replace(tags, padded=padded, separated=rest.startswith("\n") or CONTENT not in rest)
+    separator = _newlines(rest) if CONTENT in rest else tags.separator
+    return replace(tags, padded=padded, separator=separator)
+
+
+def _separator_of_no_thinking(rendering: Rendering, tags: ReasoningTags) -> str:
+    """Read the newlines after the thinking that a prompt leaves empty, where one can be had."""
+    text = rendering.try_render(
+        [USER], add_generation_prompt=True, variables={"enable_thinking": False}
+    )
+    before, closing, after = (text or "").rpartition(tags.closing)
+    return _newlines(after) if closing and before.rstrip().endswith(tags.opening.rstrip()) else ""
+
+
+def _newlines(text: str) -> str:
+    return text[: len(text) - len(text.lstrip("\n"))]

@@ -28,12 +28,13 @@ class Phi4MiniFormat:
         calls: list[ToolCall] = []
         position = 0
         while (found := _BEGINNING.search(text, position)) is not None:
-            content.append(text[position : found.start()])
             block = _read_block(text, found.end(), names, marked=found.group() == _OPEN)
             if block is None:
-                content.append(found.group())
+                content.append(text[position : found.end()])
                 position = found.end()
                 continue
+            # A call in the history is written on a line of its own.
+            content.append(text[position : found.start()].removesuffix("\n"))
             calls += block[0]
             position = block[1]
         content.append(text[position:])

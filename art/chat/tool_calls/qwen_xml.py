@@ -34,7 +34,7 @@ class QwenXmlFormat:
         def read_block(text: str, start: int, *, opened: bool) -> Block | None:
             return _read_block(text, start, schemas, opened=opened)
 
-        return parse_blocks(text, read_block, bare=_BARE)
+        return parse_blocks(text, read_block, bare=_BARE, separator="\n\n")
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]

@@ -27,13 +27,17 @@ class BlockReader(Protocol):
         ...
 
 
-def parse_blocks(text: str, read_block: BlockReader, bare: re.Pattern[str]) -> ParsedText:
+def parse_blocks(
+    text: str, read_block: BlockReader, *, bare: re.Pattern[str], separator: str = "\n"
+) -> ParsedText:
     """Separate the blocks that can be read from the rest of a message.
 
     Args:
         text: The message.
         read_block: Reads one block.
         bare: The beginning of a block whose opening tag was left out.
+        separator: The newlines that templates write between text and a block; one is between
+            blocks.
 
     Returns:
         The calls in order; all other text, malformed blocks included, as content.
@@ -49,8 +53,9 @@ def parse_blocks(text: str, read_block: BlockReader, bare: re.Pattern[str]) -> P
             content.append(text[position : found.end()])
             position = found.end()
             continue
-        # Templates write one newline before a block: it separates, and is not content.
-        content.append(text[position : found.start()].removesuffix("\n"))
+        # Templates write newlines before a block: they separate, and are not content.
+        before = text[position : found.start()]
+        content.append(before.removesuffix(separator if before.endswith(separator) else "\n"))
         calls += block[0]
         position = block[1]
     content.append(text[position:])

@@ -1,7 +1,8 @@
 """Families of models: their published chat templates, each with a small tokenizer made here.
 
 ``data/<family>/chat_template.jinja`` is a published template, ``source.toml`` beside it says where
-it comes from, under which licence, and which tokens its tokenizer adds.
+it comes from, under which licence, and which tokens its tokenizer adds. A template of another
+name, such as ``tool_use.jinja``, is one that the tokenizer has by that name.
 """
 
 import tomllib
@@ -14,6 +15,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from art.chat.template import ChatTemplate
+from tests.light.chat.native import NATIVE
 
 DATA = Path(__file__).parent / "data"
 FAMILIES = sorted(path.name for path in DATA.iterdir() if path.is_dir())
@@ -51,14 +53,16 @@ def family(name: str) -> Family:
     """A family by the name of its folder in ``data``."""
     source = tomllib.loads((DATA / name / "source.toml").read_text("utf-8"))
     tokenizer = _tokenizer(source)
-    tokenizer.chat_template = (DATA / name / "chat_template.jinja").read_text("utf-8")
+    named = {path.stem: path.read_text("utf-8") for path in (DATA / name).glob("*.jinja")}
+    plain = named.pop("chat_template")
+    tokenizer.chat_template = {"default": plain, **named} if named else plain
     return Family(name, source, tokenizer)
 
 
 @cache
 def chat_template(name: str) -> ChatTemplate:
-    """The family's chat template, with the default variables."""
-    return ChatTemplate(family(name).tokenizer)
+    """The family's chat template, with the variables that let the model think."""
+    return ChatTemplate(family(name).tokenizer, template_kwargs=NATIVE[name].variables)
 
 
 def _tokenizer(source: dict[str, Any]) -> PreTrainedTokenizerFast:

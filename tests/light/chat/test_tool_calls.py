@@ -114,7 +114,8 @@ def test_qwen_xml_calls_round_trip(
     make_tokenizer: Make, content: str, calls: list[dict[str, Any]]
 ) -> None:
     parsed = QWEN_XML.parse(render(make_tokenizer("qwen_xml"), content, calls), TOOLS)
-    assert parsed.content == content
+    # Published templates trim the text before a call.
+    assert parsed.content.rstrip("\n") == content.rstrip("\n")
     assert arguments_of(parsed) == calls
 
 
