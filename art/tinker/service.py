@@ -27,7 +27,7 @@ from art.runs.lock import ModelLock
 from art.runs.progress import ShowProgress, terminal_progress
 from art.tinker.adapter_config import training_client_args
 from art.tinker.connection import Connection
-from art.tinker.datums import check_context_length
+from art.tinker.datums import within_context
 from art.tinker.model_checkpoints import CheckpointSaved, ModelCheckpoints, leave_folder
 from art.tinker.renewable_completer import RenewableCompleter
 from art.tinker.server_session import ServerSession
@@ -167,11 +167,12 @@ class TinkerService:
             config: Settings of the step.
 
         Returns:
-            The metrics of :class:`art.tinker.training_step.PendingStep`, and
-            ``time/step_trainer_s``, the duration in seconds.
+            The metrics of :class:`art.tinker.training_step.PendingStep`;
+            ``data/step_num_sequences_too_long``, the number of sequences that were left out since
+            they do not fit the context; and ``time/step_trainer_s``, the duration in seconds.
 
         Raises:
-            ContextLengthError: A sequence is too long for the model. Nothing was sent.
+            ContextLengthError: Every sequence is too long for the model. Nothing was sent.
             ConfigurationError: The config contradicts itself. Nothing was sent.
             InvalidRequestError: The server refused the loss or its config.
             EngineError: The server failed. The last checkpoint is intact. Where it was started
@@ -201,15 +202,16 @@ class TinkerService:
         session, client = await self._ready()
         # Reference logprobs are those of a prompt, and a server needs room to sample one token.
         room = 1 if config.kl_penalty_coef else 0
-        check_context_length(sequences, session.max_context_length - room)
-        data = await step_data(session, client, sequences, config)
+        fitting = within_context(sequences, session.max_context_length - room)
+        data = await step_data(session, client, fitting, config)
         try:
             metrics = await self._take_step(session, client, data, config)
         except BaseException:
             # The server may have gradients, or an update, that no checkpoint has.
             self._client = None
             raise
-        return {**data.metrics, **metrics}
+        too_long = {"data/step_num_sequences_too_long": float(len(sequences) - len(fitting))}
+        return {**too_long, **data.metrics, **metrics}
 
     async def delete_checkpoints(self, steps_to_keep: Collection[int]) -> None:
         """Delete checkpoints on the server and on this machine.
