@@ -351,14 +351,28 @@ def test_a_wrong_key_is_refused(engine_server: EngineServer) -> None:
     assert "API key is missing or wrong" in message
 
 
-def test_another_version_of_the_sdk_is_refused(
+def set_version(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """Let the SDK state another version, in its bodies and in its headers."""
+    monkeypatch.setattr("tinker.lib.internal_client_holder.tinker_sdk_version", version)
+    monkeypatch.setattr("tinker._client.__version__", version)
+
+
+def test_a_version_of_the_sdk_that_is_too_old_is_refused(
     engine_server: EngineServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK with another version in its requests, as an old one would send."""
-    monkeypatch.setattr("tinker.lib.internal_client_holder.tinker_sdk_version", "0.30.0")
+    set_version(monkeypatch, "0.18.1")
     message = refusal(lambda: connect(engine_server))
-    assert ">=0.38,<0.39" in message
-    assert "0.30.0" in message
+    assert ">=0.22" in message
+    assert "0.18.1" in message
+
+
+def test_a_newer_version_of_the_sdk_is_let_in_and_logged(
+    engine_server: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_version(monkeypatch, "0.39.0")
+    newer = connect(engine_server).create_lora_training_client(engine_server.base_model, rank=2)
+    assert len(train(newer.result(), steps=2)) == 2
+    assert engine_server.process.stderr.count("a client uses the tinker SDK 0.39.0") == 1
 
 
 def sample_many(client: ServiceClient, engine_server: EngineServer) -> list[list[int]]:

@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from tinker import types as sdk
 from tinker._compat import model_dump
 from tinker.proto import tinker_public_pb2 as pb
@@ -349,10 +349,42 @@ def test_a_zstd_bomb_is_refused_without_holding_it() -> None:
         protobuf.decompress(bomb, max_bytes=1 << 20)
 
 
-@pytest.mark.parametrize("version", ["0.3.0", "0.37.9", "0.39.0", "1.0.0", "", "new"])
-def test_other_versions_of_the_sdk_are_told_the_range(version: str) -> None:
-    with pytest.raises(IncompatibleClientError, match=r">=0\.38,<0\.39"):
+@pytest.mark.parametrize("version", ["0.3.0", "0.18.1", "0.21.9", "", "new"])
+def test_versions_of_the_sdk_that_are_too_old_are_told_the_oldest(version: str) -> None:
+    with pytest.raises(IncompatibleClientError, match=r">=0\.22"):
         check_sdk_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.39.0", "0.40.0.dev1", "1.0.0"])
+def test_versions_of_the_sdk_that_are_newer_are_let_in_with_one_line_in_the_log(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        check_sdk_version(version)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert version in line
+    assert "newest that this server was tested with is 0.38" in line
+
+
+@pytest.mark.parametrize("version", ["0.22.0", "0.25.0", "0.38.0", "0.38.7", "0.38.1.dev2"])
+def test_versions_of_the_sdk_that_the_tests_run_say_nothing(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_sdk_version(version)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])
+def test_a_field_of_a_newer_sdk_that_asks_for_nothing_is_passed_over(value: object) -> None:
+    fields = {"sdk_version": "0.39.0", "new_field": value}
+    assert bodies.ClientConfigBody.model_validate(fields).sdk_version == "0.39.0"
+
+
+@pytest.mark.parametrize("value", [True, 1, "x", [0], {"a": None}])
+def test_a_field_of_a_newer_sdk_that_asks_for_something_is_refused_by_name(value: object) -> None:
+    fields = {"sdk_version": "0.39.0", "new_field": value}
+    with pytest.raises(ValidationError, match="knows no field new_field"):
+        bodies.ClientConfigBody.model_validate(fields)
 
 
 def test_the_installed_sdk_is_in_the_range() -> None:

@@ -12,7 +12,7 @@ from art.engine.wire.bodies import (
     HeartbeatBody,
 )
 from art.engine.wire.json_body import JsonBody
-from art.engine.wire.sdk_version import check_sdk_version
+from art.engine.wire.sdk_version import CLIENT_CONFIG, check_sdk_version
 
 router = APIRouter()
 
@@ -27,9 +27,9 @@ async def healthz() -> dict[str, str]:
 async def client_config(
     body: JsonBody[ClientConfigBody],
 ) -> dict[str, Any]:
-    """The SDK's flags. On loopback, compression costs more than it saves."""
+    """The SDK's flags."""
     check_sdk_version(body.sdk_version)
-    return {"pjwt_auth_enabled": False, "proto_compress_fwdbwd": False}
+    return dict(CLIENT_CONFIG)
 
 
 @router.post("/client/dynamic_config")

@@ -41,7 +41,9 @@ JsonObject = Annotated[dict[str, object], AfterValidator(_check_finite)]
 class Body(BaseModel):
     """A JSON request body.
 
-    Unknown fields are refused by name, the first few of them.
+    Unknown fields are refused by name, the first few of them. One with a neutral value (``null``,
+    ``false``, 0, or empty) asks for nothing and is passed over: the SDK sends the defaults of all
+    its fields, and a newer one has more.
 
     Attributes:
         max_bytes: The largest body.
@@ -58,7 +60,9 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, fields: object) -> object:
-        refuse_unknown_fields(fields, [*cls.model_fields])
+        if isinstance(fields, dict):
+            asked = {name: value for name, value in fields.items() if value}
+            refuse_unknown_fields(asked, [*cls.model_fields])
         return fields
 
 
