@@ -211,7 +211,7 @@ def hang_up(server: Server, answer: dict[str, Any]) -> None:
 def test_sampling_stops_when_its_client_hangs_up(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("art.engine.core._ABANDONED_AFTER_S", 0.1)
+    monkeypatch.setattr("art.engine.samplers._ABANDONED_AFTER_S", 0.1)
     with server.client() as http:
         session_id = new_model(http).partition(":")[0]
         answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)
@@ -224,7 +224,7 @@ def test_sampling_stops_when_its_client_hangs_up(
 def test_a_client_that_comes_back_finds_its_sample(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("art.engine.core._ABANDONED_AFTER_S", 0.5)
+    monkeypatch.setattr("art.engine.samplers._ABANDONED_AFTER_S", 0.5)
     with server.client() as http:
         session_id = new_model(http).partition(":")[0]
         answer = sample(http, new_sampling_session(http, session_id), max_tokens=LONG)

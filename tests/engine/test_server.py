@@ -14,69 +14,13 @@ import torch
 from tinker import RestClient, SamplingClient, ServiceClient, TrainingClient, types
 
 from ..engine_server import EngineServer, StartEngine
-
-ADAM = types.AdamParams(learning_rate=1e-2)
-PROMPT = types.ModelInput.from_ints([5, 6, 7, 8])
-
-
-@pytest.fixture(scope="session")
-def client(engine_server: EngineServer) -> ServiceClient:
-    return connect(engine_server)
-
-
-@pytest.fixture(scope="session")
-def rest(engine_server: EngineServer) -> RestClient:
-    return rest_client(engine_server)
-
-
-def rest_client(engine: EngineServer) -> RestClient:
-    return RestClient(base_url=engine.base_url, api_key=engine.api_key)
-
-
-def connect(engine: EngineServer) -> ServiceClient:
-    client = ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
-    # The SDK makes its connection when it is first used, under a lock that its own event loop
-    # takes too: two first uses at a time wait for each other for ever.
-    assert client.holder.get_session_id()
-    return client
-
-
-@pytest.fixture
-def trainer(client: ServiceClient, engine_server: EngineServer) -> TrainingClient:
-    return client.create_lora_training_client(
-        base_model=engine_server.base_model, rank=4, seed=1, train_unembed=False
-    ).result()
-
-
-def datum(tokens: list[int]) -> types.Datum:
-    targets = np.array(tokens[1:])
-    return types.Datum(
-        model_input=types.ModelInput.from_ints(tokens[:-1]),
-        loss_fn_inputs={
-            "target_tokens": types.TensorData.from_numpy(targets),
-            "weights": types.TensorData.from_numpy(np.ones(len(targets), np.float32)),
-        },
-    )
+from .sdk import ADAM, PROMPT, connect, datum, rest_client, train
 
 
 def set_flag(client: ServiceClient, monkeypatch: pytest.MonkeyPatch, **flags: bool | int) -> None:
     """Change what the server told the SDK at its start."""
     config = client.holder.get_client_config().model_copy(update=flags)
     monkeypatch.setattr(client.holder, "_client_config", config)
-
-
-def train(client: TrainingClient, steps: int = 1) -> list[float]:
-    """Losses of some steps on one sequence; passes and steps are sent together."""
-    data = [datum([1, 2, 3, 4, 5])]
-    futures = [
-        (client.forward_backward(data, "cross_entropy"), client.optim_step(ADAM))
-        for _ in range(steps)
-    ]
-    losses = []
-    for computed, stepped in futures:
-        losses.append(computed.result().metrics["loss:sum"])
-        stepped.result()
-    return losses
 
 
 def test_the_server_describes_its_model(

@@ -10,7 +10,14 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from art._internal.validation import ShortList as ShortList
 from art._internal.validation import count_containers, describe, refuse_unknown_fields
@@ -19,6 +26,13 @@ from art.errors import InvalidBodyError, RequestTooLargeError
 BodyT = TypeVar("BodyT", bound="Body")
 
 _MAX_CONTAINERS = 20_000
+
+NUMBERS = 10**9
+"""The numbers of a session's models and sampling sessions are below it: nine digits, as in the id
+of a training run."""
+
+NUMBER = Field(ge=0, lt=NUMBERS)
+"""A number of a session's model or sampling session."""
 
 
 def _check_finite(value: object) -> object:
