@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from art.capture.captures import CAPTURES, HEADER, Capture
 from art.chat.template import ChatTemplate, Message
 from art.chat.tool_calls.protocol import Tool, ToolCall
-from art.endpoint.errors import RequestError, error_response
+from art.endpoint.errors import ErrorShapes, RequestError
 from art.types import Choice
 
 ROLLOUTS = "/v1/rollouts"
@@ -54,6 +54,11 @@ class SampledTurn(Protocol):
         """The reason why the turn ended, in the OpenAI API's words."""
         ...
 
+    @property
+    def reasoning_content(self) -> str | None:
+        """The text of the model's thinking; ``None`` where there is none."""
+        ...
+
 
 def record_turns(
     messages: Sequence[Message],
@@ -81,9 +86,8 @@ def record_turns(
 
 def _choice(turn: SampledTurn, prompt_token_ids: list[int], template: ChatTemplate) -> Choice:
     message: dict[str, object] = {"role": "assistant", "content": turn.content}
-    reasoning = getattr(turn, "reasoning_content", None)
-    if reasoning is not None:
-        message["reasoning_content"] = reasoning
+    if turn.reasoning_content is not None:
+        message["reasoning_content"] = turn.reasoning_content
     if turn.tool_calls:
         message["content"] = turn.content or None
         message["tool_calls"] = [
@@ -119,11 +123,13 @@ class CaptureRollouts:
     Args:
         app: The application behind it.
         api_key: The endpoint's key.
+        error_shapes: The shapes of errors.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str) -> None:
+    def __init__(self, app: ASGIApp, *, api_key: str, error_shapes: ErrorShapes) -> None:
         self._app = app
         self._api_key = api_key
+        self._error_shapes = error_shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -134,7 +140,8 @@ class CaptureRollouts:
         token = token or Headers(scope=scope).get(HEADER)
         capture = None if token is None else CAPTURES.find(token)
         if token is not None and capture is None:
-            await error_response(_unknown())(scope, receive, send)
+            refusal = self._error_shapes.response(_unknown(), path or scope["path"])
+            await refusal(scope, receive, send)
             return
         if path is not None:
             assert token is not None  # it is a part of the path

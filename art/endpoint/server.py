@@ -31,6 +31,8 @@ class OpenAIServer:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         api_key: Key to demand; ``None`` makes a random one.
+        strict: Whether requests with unknown fields are refused; otherwise these are ignored, and
+            named in the header ``x-art-ignored-fields``.
 
     Attributes:
         host: Address that it listens on.
@@ -49,10 +51,11 @@ class OpenAIServer:
         host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = None,
+        strict: bool = False,
     ) -> None:
         self.api_key = api_key or new_key("art-")
         self.host, self.port, self.base_url = host, port, ""
-        self._endpoint = Endpoint(self.api_key, models, chat_template, max_context_length)
+        self._endpoint = Endpoint(self.api_key, models, chat_template, max_context_length, strict)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 

@@ -182,6 +182,32 @@ class ServerSession:
 
         return await asyncio.gather(*(score(tokens) for tokens in token_ids))
 
+    async def checkpoint_paths(self, model_id: str, name: str) -> list[str]:
+        """List a model's checkpoints of one name; none where the server has forgotten the model.
+
+        Args:
+            model_id: The model on the server, of this session or another.
+            name: The name that the checkpoints were saved under.
+
+        Returns:
+            Their paths on the server.
+        """
+        try:
+            listing = await sdk_call(
+                self.connection,
+                self._rest_client.list_checkpoints(model_id),
+                f"listing the checkpoints of {model_id}",
+            )
+        except InvalidRequestError as error:
+            if not isinstance(error.__cause__, tinker.NotFoundError):
+                raise
+            return []
+        return [
+            checkpoint.tinker_path
+            for checkpoint in listing.checkpoints
+            if checkpoint.checkpoint_id.rpartition("/")[2] == name
+        ]
+
     async def delete_checkpoint(self, path: str) -> None:
         """Delete a checkpoint on the server; one that is gone already is no error."""
         try:
