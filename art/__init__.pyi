@@ -1,7 +1,9 @@
 from . import dev as dev
 from . import errors as errors
 from . import types as types
+from . import utils as utils
 from .backend import Backend as Backend
+from .batches import trajectory_group_batches as trajectory_group_batches
 from .errors import ArtError as ArtError
 from .gather import gather_trajectories as gather_trajectories
 from .gather import gather_trajectory_groups as gather_trajectory_groups
@@ -20,3 +22,5 @@ from .types import MessagesAndChoices as MessagesAndChoices
 from .types import Tools as Tools
 from .types import TrainConfig as TrainConfig
 from .types import TrainResult as TrainResult
+from .yielded_trajectories import capture_yielded_trajectory as capture_yielded_trajectory
+from .yielded_trajectories import yield_trajectory as yield_trajectory

@@ -19,6 +19,8 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
         InvalidRewardError
         NoTrainableTokensError
         ContextLengthError
+      NoTrajectoryError (RuntimeError)
+      JudgeError (RuntimeError)
       CheckpointError (OSError)
       ModelInUseError (RuntimeError)
       EngineError (RuntimeError)
@@ -127,6 +129,14 @@ class NoTrainableTokensError(TrainingDataError):
 
 class ContextLengthError(TrainingDataError):
     """A sequence is longer than the model's context."""
+
+
+class NoTrajectoryError(ArtError, RuntimeError):
+    """Code that was to yield a trajectory ended without one."""
+
+
+class JudgeError(ArtError, RuntimeError):
+    """A judge gave no answer, or none that scores could be read from."""
 
 
 class CheckpointError(ArtError, OSError):

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, NoReturn
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
@@ -395,6 +395,18 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
             art.errors.NotRegisteredError: The model was not registered yet.
         """
         return await self.backend().get_step(self)
+
+    async def train(self, *args: object, **options: object) -> NoReturn:
+        """Refuse ART's earlier way to train; a backend trains a model.
+
+        Raises:
+            art.errors.ConfigurationError: Always; says what to write instead.
+        """
+        raise ConfigurationError(
+            "model.train(groups, config=…) is of ART before 0.5. Write "
+            "`result = await backend.train(model, groups, learning_rate=…)`, then "
+            '`await model.log(groups, split="train", metrics=result.metrics)`'
+        )
 
     async def delete_checkpoints(self, best_checkpoint_metric: str = "val/reward") -> None:
         """Delete all checkpoints but the latest and the best.
