@@ -20,7 +20,8 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
         NoTrainableTokensError
         ContextLengthError
       NoTrajectoryError (RuntimeError)
-      JudgeError (RuntimeError)
+      AnswerError (RuntimeError)
+        JudgeError
       CheckpointError (OSError)
       ModelInUseError (RuntimeError)
       EngineError (RuntimeError)
@@ -135,8 +136,12 @@ class NoTrajectoryError(ArtError, RuntimeError):
     """Code that was to yield a trajectory ended without one."""
 
 
-class JudgeError(ArtError, RuntimeError):
-    """A judge gave no answer, or none that scores could be read from."""
+class AnswerError(ArtError, RuntimeError):
+    """A model that was asked for data gave no answer, or none that can be used."""
+
+
+class JudgeError(AnswerError):
+    """A judge gave no scores, or none that can be used."""
 
 
 class CheckpointError(ArtError, OSError):

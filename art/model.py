@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextvars import Token
 from pathlib import Path
 from typing import Any, Generic, NoReturn
 
@@ -19,6 +20,7 @@ from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
 from art.dev.validate import validate_model_config, validate_server_config
 from art.errors import ConfigurationError, NotRegisteredError
+from art.metrics import MetricsBuilder
 from art.runs.history import HISTORY, best_step, read_history
 from art.runs.log import FileLogger, RunLogger, as_groups
 from art.runs.metrics import split_metrics, step_metrics
@@ -32,6 +34,9 @@ logger = logging.getLogger(__name__)
 ConfigT = TypeVar("ConfigT", bound=BaseModel | None, default=Any)
 
 OptionT = TypeVar("OptionT")
+
+# Where `state.json` keeps the totals of costs, times and data.
+_METRICS_STATE = "_metrics_builder_state"
 
 # A rollout may wait long for its turn. A server that does not accept is not there; but a thousand
 # connections that are opened at once, on a busy machine, hold each other up for seconds.
@@ -81,6 +86,7 @@ class Model(BaseModel, Generic[ConfigT]):
     _backend: Backend | None = PrivateAttr(default=None)
     _client: tuple[tuple[object, ...], AsyncOpenAI] | None = PrivateAttr(default=None)
     _created: float = PrivateAttr(default_factory=time.time)
+    _metrics: MetricsBuilder | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -228,7 +234,8 @@ class Model(BaseModel, Generic[ConfigT]):
         """Log trajectories, metrics, or both.
 
         One row goes to ``history.jsonl``: the means of :func:`art.runs.metrics.step_metrics`, then
-        ``metrics``. Trajectories go to ``trajectories/<split>/<step>.jsonl``, one group a line,
+        ``metrics``, then what :meth:`metrics_builder` holds; ``costs/…`` are summed up and get
+        totals. Trajectories go to ``trajectories/<split>/<step>.jsonl``, one group a line,
         after what was logged of the same split and step. (ART 0.5 writes parquet there; JSON
         lines need no pyarrow, and keep a Choice's token ids.)
 
@@ -254,10 +261,52 @@ class Model(BaseModel, Generic[ConfigT]):
             await asyncio.to_thread(run_logger.log_trajectories, groups, split=split, step=step)
             row |= step_metrics(groups)
         row |= metrics or {}
+        row |= await self._take_costs(split, row)
         if row:
             named = split_metrics(row, split)
             named |= {"training_step": step, "time/wall_clock_sec": time.time() - self._created}
             await asyncio.to_thread(run_logger.log_metrics, named, step=step)
+
+    def metrics_builder(self, cost_context: str | None = None) -> MetricsBuilder:
+        """Return the builder of metrics that :meth:`log` writes, with the model's totals.
+
+        Args:
+            cost_context: The part of the run that responses are charged to: ``"train"``, which
+                ``log(split="train")`` writes; ``"eval"``, which ``val`` and ``test`` write; or
+                another split. ``None`` is ``"train"``.
+
+        Raises:
+            art.errors.CheckpointError: ``state.json`` is damaged.
+        """
+        if self._metrics is None:
+            self._metrics = MetricsBuilder("train")
+            self._metrics.load_state_dict((self.read_state() or {}).get(_METRICS_STATE, {}))
+        return self._metrics.for_cost_context(cost_context or "train")
+
+    def activate_metrics_context(self, cost_context: str) -> Token[MetricsBuilder]:
+        """Charge what is asked of other models, such as a judge, to a part of the run.
+
+        Args:
+            cost_context: As for :meth:`metrics_builder`.
+
+        Returns:
+            The token that takes it back: ``token.var.reset(token)``.
+        """
+        return self.metrics_builder(cost_context).activate()
+
+    async def _take_costs(self, split: str, row: dict[str, float]) -> dict[str, float]:
+        """Take the costs out of a row, and give them back summed up, with all that is pending."""
+        costs = [name for name in row if name.startswith("costs/")]
+        if self._metrics is None and not costs:
+            return {}
+        builder = self.metrics_builder("eval" if split in ("val", "test") else split)
+        for name in costs:
+            builder.add_metric(name, row.pop(name))
+        if not builder.has_pending:
+            return {}
+        metrics = await builder.flush()
+        await asyncio.to_thread(self.merge_state, {_METRICS_STATE: builder.state_dict()})
+        return metrics
 
     def overwrite_state(self, state: Mapping[str, Any]) -> None:
         """Replace the model's ``state.json``, where a run keeps what it must remember.
