@@ -23,5 +23,6 @@ from .types import MessagesAndChoices as MessagesAndChoices
 from .types import Tools as Tools
 from .types import TrainConfig as TrainConfig
 from .types import TrainResult as TrainResult
+from .types import TrainSFTConfig as TrainSFTConfig
 from .yielded_trajectories import capture_yielded_trajectory as capture_yielded_trajectory
 from .yielded_trajectories import yield_trajectory as yield_trajectory

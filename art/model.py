@@ -27,6 +27,7 @@ from art.runs.metrics import split_metrics, step_metrics
 from art.runs.paths import model_dir, path_component
 from art.runs.state import merge_state, read_state, write_state
 from art.trajectories import Trajectory, TrajectoryGroup
+from art.types import TrainResult, TrainSFTConfig
 
 logger = logging.getLogger(__name__)
 
@@ -456,6 +457,44 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
             "`result = await backend.train(model, groups, learning_rate=…)`, then "
             '`await model.log(groups, split="train", metrics=result.metrics)`'
         )
+
+    async def train_sft(
+        self,
+        trajectories: Iterable[Trajectory],
+        config: TrainSFTConfig | None = None,
+        _config: Mapping[str, object] | None = None,
+        verbose: bool = False,
+    ) -> TrainResult:
+        """Imitate the assistant turns of trajectories, and log one row of metrics.
+
+        ::
+
+            await model.train_sft(examples, art.TrainSFTConfig(learning_rate=2e-4, batch_size=4))
+
+        Args:
+            trajectories: The examples. One that cannot be trained on is dropped with a warning.
+            config: Batch size and learning rates; ``None`` is the defaults.
+            _config: ART's experimental options, of which it has none.
+            verbose: Log the metrics at level info too.
+
+        Returns:
+            The model's step afterwards, one more than before, and means over the batches.
+
+        Raises:
+            art.errors.NotRegisteredError: The model was not registered yet.
+            art.errors.TrainingDataError: Nothing can be trained on.
+            art.errors.ConfigurationError: An option cannot be used.
+            art.errors.EngineError: The engine failed; the last checkpoint is intact.
+        """
+        if _config:
+            raise ConfigurationError(
+                f"train_sft takes no experimental options, and _config has {', '.join(_config)}"
+            )
+        result = await self.backend().train_sft(self, trajectories, config)
+        if verbose:
+            logger.info("%s: step %d by SFT: %s", self.name, result.step, result.metrics)
+        await self.log(split="train", metrics=result.metrics, step=result.step)
+        return result
 
     async def delete_checkpoints(self, best_checkpoint_metric: str = "val/reward") -> None:
         """Delete all checkpoints but the latest and the best.

@@ -69,6 +69,43 @@ class ChatTemplate:
         text = self._render(messages, tools, add_generation_prompt=True, extra=template_kwargs)
         return self._encode(text)
 
+    def example_token_ids(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Tokenize a conversation that ends with an assistant's message, as an example to imitate.
+
+        Args:
+            messages: In the OpenAI API's form, the last one an assistant's.
+            tools: The tools on offer.
+
+        Returns:
+            The ids of the prompt, as :meth:`prompt_token_ids` gives them, and those of the last
+            message with the token that ends it. Where the template opens a new message with more
+            than it keeps of a complete one, such as a tag for reasoning, that is left out.
+
+        Raises:
+            ChatTemplateError: The template refuses the conversation, or does not show tools; or
+                it renders what came before otherwise than before the last message.
+        """
+        *before, last = messages
+        if tools and not self.renders_tools:
+            raise ChatTemplateError("the chat template of this model does not show tools to it")
+        opened = self._render(before, tools, add_generation_prompt=True)
+        whole = self._render([*before, last], tools)
+        pairs = enumerate(zip(opened, whole, strict=False))
+        shared = next((place for place, (a, b) in pairs if a != b), min(len(opened), len(whole)))
+        prompt = whole[:shared]
+        if len(prompt) < len(self._render(before, tools)):
+            raise ChatTemplateError(
+                "the chat template renders what comes before an assistant's message otherwise once "
+                "the message is there, so no prompt leads to it"
+            )
+        completion = self._encode(whole[len(prompt) :])
+        ends = [place for place, each in enumerate(completion) if each in self.end_of_turn_ids]
+        # What follows the end, such as a line break, is never sampled.
+        completion = completion[: ends[-1] + 1] if ends else [*completion, self.end_of_turn_ids[0]]
+        return self._encode(prompt), completion
+
     @cached_property
     def renders_tools(self) -> bool:
         """``True`` where the template shows tools to the model and their calls can be parsed."""

@@ -60,8 +60,14 @@ class TrainingBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Completion:
-    """A Choice's tokens, checked: ``prompt`` ``[P]``, ``tokens`` and ``logprobs`` ``[N]``."""
+class Completion:
+    """The tokens of one completion, checked.
+
+    Attributes:
+        prompt: int64 ``[P]``.
+        tokens: int64 ``[N]``: those that were sampled.
+        logprobs: float32 ``[N]``: the sampler's.
+    """
 
     prompt: IntArray
     tokens: IntArray
@@ -69,18 +75,26 @@ class _Completion:
 
 
 @dataclass(slots=True)
-class _OpenSequence:
-    """A sequence that later turns of its conversation may still join."""
+class OpenSequence:
+    """A sequence that later turns of its conversation may still join.
+
+    Attributes:
+        tokens: As in :class:`TrainingSequence`; ``logprobs`` and ``mask`` too.
+        logprobs: See there.
+        mask: See there.
+    """
 
     tokens: IntArray
     logprobs: FloatArray
     mask: BoolArray
 
     def is_prefix_of(self, prompt: IntArray) -> bool:
+        """Say whether a prompt extends this sequence."""
         size = len(self.tokens)
         return size <= len(prompt) and np.array_equal(prompt[:size], self.tokens)
 
-    def append(self, completion: _Completion) -> None:
+    def append(self, completion: Completion) -> None:
+        """Add what a completion has beyond this sequence, which its prompt extends."""
         context = completion.prompt[len(self.tokens) :]
         self.tokens = np.concatenate([self.tokens, context, completion.tokens])
         self.logprobs = np.concatenate(
@@ -134,7 +148,7 @@ def training_batch(
             sequences.extend(
                 TrainingSequence(each.tokens, each.logprobs, each.mask, float(advantage))
                 for conversation in conversations
-                for each in _join(conversation)
+                for each in join_completions(conversation)
             )
     return TrainingBatch(
         sequences,
@@ -167,7 +181,7 @@ def _checked(group: TrajectoryGroup, index: int) -> Iterator[tuple[Trajectory, s
         yield trajectory, where
 
 
-def _completions_of(trajectory: Trajectory, where: str) -> list[list[_Completion]]:
+def _completions_of(trajectory: Trajectory, where: str) -> list[list[Completion]]:
     """Read the completions of each of a trajectory's conversations."""
     named: list[tuple[str, MessagesAndChoices]] = [
         ("messages_and_choices", trajectory.messages_and_choices)
@@ -194,7 +208,7 @@ def _completions_of(trajectory: Trajectory, where: str) -> list[list[_Completion
     return conversations
 
 
-def _read(choice: Choice, where: str) -> _Completion:
+def _read(choice: Choice, where: str) -> Completion:
     extra = choice.model_extra or {}
     content = choice.logprobs.content if choice.logprobs else None
     missing = [name for name in ("prompt_token_ids", "token_ids") if extra.get(name) is None]
@@ -207,7 +221,7 @@ def _read(choice: Choice, where: str) -> _Completion:
             "keep the Choice as it came. To use a completion as context only, append its message "
             "as a dict."
         )
-    completion = _Completion(
+    completion = Completion(
         _token_array(extra["prompt_token_ids"], f"prompt_token_ids of the Choice at {where}"),
         _token_array(extra["token_ids"], f"token_ids of the Choice at {where}"),
         np.asarray([token.logprob for token in content], np.float32),
@@ -236,9 +250,16 @@ def _token_array(token_ids: object, what: str) -> IntArray:
     return np.asarray(token_ids, np.int64)
 
 
-def _join(conversation: list[_Completion]) -> list[_OpenSequence]:
-    """Join the turns of one conversation to sequences; see :func:`training_batch`."""
-    sequences: list[_OpenSequence] = []
+def join_completions(conversation: list[Completion]) -> list[OpenSequence]:
+    """Join the turns of one conversation to sequences; see :func:`training_batch`.
+
+    Args:
+        conversation: Its completions, in order. Those without tokens are left out.
+
+    Returns:
+        The sequences, in the order in which they began.
+    """
+    sequences: list[OpenSequence] = []
     for completion in conversation:
         if not len(completion.tokens):
             continue
@@ -246,7 +267,7 @@ def _join(conversation: list[_Completion]) -> list[_OpenSequence]:
         if extended:
             target = max(extended, key=lambda each: len(each.tokens))
         else:
-            target = _OpenSequence(
+            target = OpenSequence(
                 np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.bool_)
             )
             sequences.append(target)

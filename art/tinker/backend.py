@@ -144,6 +144,37 @@ class TinkerBackend:
         folder = service.checkpoint_dir(step)
         return LocalTrainResult(step, {**batch.metrics, **metrics}, str(folder))
 
+    async def train_sft(
+        self,
+        model: "backend.AnyTrainableModel",
+        trajectories: "Iterable[trajectories.Trajectory]",
+        config: "art_types.TrainSFTConfig | None" = None,
+    ) -> "art_types.LocalTrainResult":
+        """Imitate the assistant turns of trajectories, and serve the new weights.
+
+        Each batch is one optimizer step on the loss ``cross_entropy``; the call as a whole is one
+        step of the model, with one checkpoint. ``model.train_sft`` logs what this returns.
+
+        Args:
+            model: A registered model.
+            trajectories: The examples. One that cannot be trained on is dropped with a warning.
+            config: Batch size and learning rates; ``None`` is the defaults of
+                :class:`art.types.TrainSFTConfig`.
+
+        Returns:
+            The model's step afterwards, its checkpoint's folder, and means over the batches.
+
+        Raises:
+            art.errors.NoTrainableTokensError: Nothing can be trained on. Nothing was sent.
+            art.errors.ConfigurationError: There are too few learning rates. Nothing was sent.
+            art.errors.EngineError: The server failed; the last checkpoint is intact.
+        """
+        from art.types import LocalTrainResult, TrainSFTConfig
+
+        service = await self._get_service(model)
+        metrics = await service.train_sft(list(trajectories), config or TrainSFTConfig())
+        return LocalTrainResult(service.step, metrics, str(service.checkpoint_dir(service.step)))
+
     async def close(self) -> None:
         """Stop the endpoints and end the sessions. Checkpoints stay."""
         from contextlib import AsyncExitStack
