@@ -1,5 +1,6 @@
 from . import dev as dev
 from . import errors as errors
+from . import mcp as mcp
 from . import rewards as rewards
 from . import types as types
 from . import utils as utils

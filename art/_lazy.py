@@ -36,6 +36,7 @@ _EXTRA_OF_SUBPACKAGE = {
     "engine": "local",
     "executors": "local",
     "local": "local",
+    "mcp": "mcp",
     "megatron": "megatron",
     "rl": "tinker",
     "tinker": "tinker",
@@ -47,6 +48,7 @@ _MODULES_OF_EXTRA = {
     "tinker": _TINKER,
     "local": f"{_TINKER} accelerate gguf huggingface_hub peft psutil safetensors tokenizers torch"
     " zstandard",
+    "mcp": "mcp",
     "megatron": "einops huggingface_hub megatron packaging psutil safetensors torch transformers",
 }
 
