@@ -13,7 +13,7 @@ R = TypeVar("R")
 _LONGEST_DETAIL = 500  # characters
 
 
-def log_http_errors(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
+def log_http_errors(func: Callable[P, Awaitable[R]]) -> Callable[P, Awaitable[R]]:
     """Decorate an asynchronous function, so that HTTP errors in it are logged.
 
     The error itself goes on as it is, with a note (:pep:`678`) of status code, URL and the
@@ -21,19 +21,19 @@ def log_http_errors(function: Callable[P, Awaitable[R]]) -> Callable[P, Awaitabl
     Errors of httpx and of openai are recognised, by the ``response`` that they carry.
 
     Args:
-        function: The function.
+        func: The function.
 
     Returns:
         The decorated function.
     """
 
-    @functools.wraps(function)
+    @functools.wraps(func)
     async def logged(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
-            return await function(*args, **kwargs)
+            return await func(*args, **kwargs)
         except Exception as error:
             if description := _describe(error):
-                logger.error("%s: %s", getattr(function, "__qualname__", function), description)
+                logger.error("%s: %s", getattr(func, "__qualname__", func), description)
                 error.add_note(description)
             raise
 

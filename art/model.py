@@ -8,13 +8,14 @@ import time
 from collections.abc import Iterable, Mapping
 from contextvars import Token
 from pathlib import Path
-from typing import Any, Generic, NoReturn
+from typing import TYPE_CHECKING, Any, Generic, NoReturn
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
 # At run time too, so that `typing.get_type_hints` finds the names.
+from art._internal.refused_names import drop_neutral, find_way
 from art.backend import Backend
 from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
@@ -103,6 +104,7 @@ class Model(BaseModel, Generic[ConfigT]):
     ) -> None:
         path_component("model", name)
         path_component("project", project)
+        fields = drop_neutral("art.Model", fields)
         super().__init__(
             name=name,
             project=project,
@@ -123,6 +125,13 @@ class Model(BaseModel, Generic[ConfigT]):
                 f"validate it from a dict, name its class: {cls.__name__}[MyConfig]"
             )
         return config
+
+    if not TYPE_CHECKING:  # a type checker would take it that every name is there
+
+        def __getattr__(self, name: str) -> Any:
+            if way := find_way(f"art.{type(self).__name__}.{name}"):
+                raise AttributeError(f"{type(self).__name__} has no {name}: {way}")
+            return super().__getattr__(name)
 
     def get_output_dir(self) -> Path:
         """Build the path of the folder of the model's state. It need not exist."""
@@ -316,6 +325,9 @@ class Model(BaseModel, Generic[ConfigT]):
             state: Values that JSON can hold.
         """
         write_state(self.get_output_dir(), state)
+
+    # ART's earlier name.
+    write_state = overwrite_state
 
     def merge_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Merge into the model's ``state.json``; dicts within are merged too.

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from art._internal.refused_names import drop_neutral
 from art.errors import ConfigurationError
 from art.formats.adam import AdamParams
 from art.formats.losses import LossName, complete_config
@@ -117,6 +118,11 @@ class TrainConfig(BaseModel):
     eps: float = _ADAM.eps
     weight_decay: float = _ADAM.weight_decay
     grad_clip_norm: float = _ADAM.grad_clip_norm
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, fields: Any) -> Any:
+        return drop_neutral("backend.train", fields) if isinstance(fields, dict) else fields
 
     @model_validator(mode="after")
     def _check(self) -> Self:
