@@ -6,6 +6,8 @@ from . import types as types
 from . import utils as utils
 from .backend import Backend as Backend
 from .batches import trajectory_group_batches as trajectory_group_batches
+from .capture.context import auto_trajectory as auto_trajectory
+from .capture.context import capture_auto_trajectory as capture_auto_trajectory
 from .errors import ArtError as ArtError
 from .gather import gather_trajectories as gather_trajectories
 from .gather import gather_trajectory_groups as gather_trajectory_groups

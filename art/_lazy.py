@@ -35,6 +35,7 @@ _EXTRA_OF_SUBPACKAGE = {
     "endpoint": "tinker",
     "engine": "local",
     "executors": "local",
+    "langgraph": "langgraph",
     "local": "local",
     "mcp": "mcp",
     "megatron": "megatron",
@@ -49,6 +50,7 @@ _MODULES_OF_EXTRA = {
     "local": f"{_TINKER} accelerate gguf huggingface_hub peft psutil safetensors tokenizers torch"
     " zstandard",
     "mcp": "mcp",
+    "langgraph": "langchain_openai",
     "megatron": "einops huggingface_hub megatron packaging psutil safetensors torch transformers",
 }
 

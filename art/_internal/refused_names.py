@@ -11,7 +11,6 @@ _HOSTED = (
     "it is the client of a service that others run for ART; use art.TinkerBackend() for a hosted "
     "service, or art.LocalBackend() for this machine"
 )
-_NOT_YET = "not yet; append each Choice to messages_and_choices of an art.Trajectory"
 _WANDB = "it is about Weights & Biases, which art does not know; model.log writes history.jsonl"
 _PRICES = (
     "art has no table of prices; register yours with "
@@ -56,8 +55,6 @@ REFUSED: "Mapping[str, str]" = {
     "art.api_costs": (
         "its names are art.costs.TokenPricing and art.metrics.MetricsBuilder.add_response_cost"
     ),
-    "art.auto_trajectory": _NOT_YET,
-    "art.capture_auto_trajectory": _NOT_YET,
     "art.costs.CostCalculator": _COMPLETIONS,
     "art.costs.MODEL_PRICING": _PRICES,
     "art.costs.ModelPricing": _PRICES,
@@ -84,7 +81,6 @@ REFUSED: "Mapping[str, str]" = {
     "art.gather.set_gather_context": _GATHER,
     "art.gather.wrap_group_awaitable": _GATHER,
     "art.gather.wrap_trajectories_awaitable": _GATHER,
-    "art.langgraph": _NOT_YET,
     "art.local.LocalBackend.adapter_lease": _KEPT,
     "art.local.LocalBackend.automatic_gpu_cost_per_hour_usd": _GPU,
     "art.local.LocalBackend.prune_model_adapters": _KEPT,

@@ -12,7 +12,8 @@ import tinker
 
 from art.chat.template import ChatTemplate
 from art.errors import ChatTemplateError, NoTrainableTokensError
-from art.rl.sequences import Completion, TrainingSequence, join_completions
+from art.rl.completions import Completion
+from art.rl.sequences import TrainingSequence, join_completions
 from art.runs.progress import Progress
 from art.tinker.datums import loss_datums, token_advantages
 from art.tinker.server_session import ServerSession
