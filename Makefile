@@ -64,6 +64,7 @@ format: .venv/.ready
 
 tables: .venv/.ready
 	$(PY) -m tools.layers --write
+	$(PY) -m tools.openpipe_page --write
 	$(PY) -m tools.prose --write
 
 clean:
