@@ -23,6 +23,8 @@ from art.types import Choice
 ROLLOUTS = "/v1/rollouts"
 """The path of the captures that are lent to agents elsewhere."""
 
+_SERVED = ("v1/", "inference/v1/")
+
 _capture: ContextVar[Capture | None] = ContextVar("art_endpoint_capture", default=None)
 
 
@@ -54,11 +56,6 @@ class SampledTurn(Protocol):
         """The reason why the turn ended, in the OpenAI API's words."""
         ...
 
-    @property
-    def reasoning_content(self) -> str | None:
-        """The text of the model's thinking; ``None`` where there is none."""
-        ...
-
 
 def record_turns(
     messages: Sequence[Message],
@@ -86,8 +83,9 @@ def record_turns(
 
 def _choice(turn: SampledTurn, prompt_token_ids: list[int], template: ChatTemplate) -> Choice:
     message: dict[str, object] = {"role": "assistant", "content": turn.content}
-    if turn.reasoning_content is not None:
-        message["reasoning_content"] = turn.reasoning_content
+    reasoning = getattr(turn, "reasoning_content", None)
+    if reasoning is not None:
+        message["reasoning_content"] = reasoning
     if turn.tool_calls:
         message["content"] = turn.content or None
         message["tool_calls"] = [
@@ -140,8 +138,8 @@ class CaptureRollouts:
         token = token or Headers(scope=scope).get(HEADER)
         capture = None if token is None else CAPTURES.find(token)
         if token is not None and capture is None:
-            refusal = self._error_shapes.response(_unknown(), path or scope["path"])
-            await refusal(scope, receive, send)
+            response = self._error_shapes.response(_unknown(), path or scope["path"])
+            await response(scope, receive, send)
             return
         if path is not None:
             assert token is not None  # it is a part of the path
@@ -167,7 +165,7 @@ def _split(path: str) -> tuple[str | None, str | None]:
         return None, None
     token, _, rest = path.removeprefix(f"{ROLLOUTS}/").partition("/")
     # The paths of rollouts are not there a second time: its token must not open others.
-    if not rest.startswith("v1/") or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
+    if not rest.startswith(_SERVED) or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
         return None, None
     return token, f"/{rest}"
 
