@@ -85,7 +85,7 @@ def test_a_message_and_its_thinking_are_read_as_the_model_wrote_them(
     reasoning = reasoning if name in THINKING else None
     parsed = episode.sample(Scripted(content, reasoning))
     assert parsed.content == content
-    assert parsed.reasoning or None == reasoning
+    assert (parsed.reasoning or None) == reasoning
     assert not parsed.tool_calls
 
 
@@ -112,7 +112,7 @@ def test_calls_are_read_as_the_model_wrote_them(
     assert arguments_of(parsed) == (calls if native.many_calls else calls[:1])
     assert {call.name for call in parsed.tool_calls} == {"search"}
     assert parsed.content == (content if native.text_beside_calls else "")
-    assert parsed.reasoning or None == (reasoning if native.thinking else None)
+    assert (parsed.reasoning or None) == (reasoning if native.thinking else None)
 
 
 @pytest.mark.parametrize("name", WITH_TOOLS)
