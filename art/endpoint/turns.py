@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from art.chat.template import ChatTemplate, Message
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
+from art.endpoint.captured import record_turns
 from art.endpoint.constraints import NO_CONSTRAINT, Constraint, turn_grammar
 from art.endpoint.sampling import Sample, Stops, sample, tokens_of_prefix
 from art.endpoint.served_models import ServedModel
@@ -143,7 +144,10 @@ async def sample_turns(rendered: RenderedTurn, endpoint: Endpoint) -> list[Turn]
         rendered.request.stops,
         endpoint,
     )
-    return [_read_turn(each, rendered, endpoint.chat_template) for each in samples]
+    request, template = rendered.request, endpoint.chat_template
+    turns = [_read_turn(each, rendered, template) for each in samples]
+    record_turns(request.messages, request.tools, rendered.prompt_token_ids, turns, template)
+    return turns
 
 
 def _read_turn(sampled: Sample, rendered: RenderedTurn, template: ChatTemplate) -> Turn:
