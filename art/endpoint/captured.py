@@ -17,11 +17,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from art.capture.captures import CAPTURES, HEADER, Capture
 from art.chat.template import ChatTemplate, Message
 from art.chat.tool_calls.protocol import Tool, ToolCall
-from art.endpoint.errors import RequestError, error_response
+from art.endpoint.errors import ErrorShapes, RequestError
 from art.types import Choice
 
 ROLLOUTS = "/v1/rollouts"
 """The path of the captures that are lent to agents elsewhere."""
+
+_SERVED = ("v1/", "inference/v1/")
 
 _capture: ContextVar[Capture | None] = ContextVar("art_endpoint_capture", default=None)
 
@@ -119,11 +121,13 @@ class CaptureRollouts:
     Args:
         app: The application behind it.
         api_key: The endpoint's key.
+        error_shapes: The shapes of errors.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str) -> None:
+    def __init__(self, app: ASGIApp, *, api_key: str, error_shapes: ErrorShapes) -> None:
         self._app = app
         self._api_key = api_key
+        self._error_shapes = error_shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -134,7 +138,8 @@ class CaptureRollouts:
         token = token or Headers(scope=scope).get(HEADER)
         capture = None if token is None else CAPTURES.find(token)
         if token is not None and capture is None:
-            await error_response(_unknown())(scope, receive, send)
+            response = self._error_shapes.response(_unknown(), path or scope["path"])
+            await response(scope, receive, send)
             return
         if path is not None:
             assert token is not None  # it is a part of the path
@@ -160,7 +165,7 @@ def _split(path: str) -> tuple[str | None, str | None]:
         return None, None
     token, _, rest = path.removeprefix(f"{ROLLOUTS}/").partition("/")
     # The paths of rollouts are not there a second time: its token must not open others.
-    if not rest.startswith("v1/") or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
+    if not rest.startswith(_SERVED) or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
         return None, None
     return token, f"/{rest}"
 
