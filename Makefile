@@ -65,6 +65,7 @@ format: .venv/.ready
 
 tables: .venv/.ready
 	$(PY) -m tools.layers --write
+	$(PY) -m tools.openpipe_page --write
 	$(PY) -m tools.prose --write
 	$(PY) -m tools.wire_methods --write
 
