@@ -3,13 +3,16 @@
 Shapes: P tokens of a prompt, N sampled tokens, K most likely tokens, D hidden size.
 """
 
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from art.errors import ContextLengthError, InvalidRequestError
 from art.executors.torch.language_model import LanguageModel
+from art.executors.torch.token_controls import TokenControls
 from art.executors.types import (
     FloatArray,
     IntArray,
@@ -19,6 +22,7 @@ from art.executors.types import (
     SamplingParams,
     StopReason,
 )
+from art.formats.sampling_controls import NO_CONTROLS, check_controls
 
 # Decoding may merge or drop characters at the start, so a stop string is looked for in a few
 # tokens more than it can have.
@@ -31,7 +35,7 @@ class RunningRequest:
     Args:
         request_id: Its id.
         request: What :func:`check_request` accepted.
-        max_context_length: The model's, in tokens.
+        language_model: What it is sampled from.
 
     Attributes:
         samples: A row of a batch for each sample that is wanted.
@@ -39,10 +43,12 @@ class RunningRequest:
         cancelled: Whether nobody waits for it.
     """
 
-    def __init__(self, request_id: str, request: SampleRequest, max_context_length: int) -> None:
+    def __init__(
+        self, request_id: str, request: SampleRequest, language_model: LanguageModel
+    ) -> None:
         self.request_id = request_id
         self.request = request
-        room = max_context_length - len(request.prompt)
+        room = language_model.max_context_length - len(request.prompt)
         most = request.params.max_tokens
         # Each sample has a stream of random numbers of its own, whatever is sampled beside it.
         streams = np.random.SeedSequence(request.params.seed).spawn(request.num_samples)
@@ -51,8 +57,9 @@ class RunningRequest:
                 request=self,
                 stream=np.random.Generator(np.random.Philox(stream)),
                 max_tokens=room if most is None else min(room, most),
+                controls=controls,
             )
-            for stream in streams
+            for stream, controls in zip(streams, _controls(request, language_model), strict=True)
         ]
         self.outcome: SampleResult | Exception | None = None
         self.cancelled = False
@@ -96,12 +103,18 @@ class RunningRequest:
 
     def note_token(self, sample: "Sample", language_model: LanguageModel) -> None:
         """End a sample that its newest token ends, and the request with the last of them."""
-        if sample.tokens[-1] in self._stop_token_ids or self._at_stop_string(
-            sample, language_model
+        if sample.controls is not None:
+            sample.controls.note(sample.tokens[-1])
+        if (
+            sample.tokens[-1] in self._stop_token_ids
+            or self._at_stop_string(sample, language_model)
+            or (sample.controls is not None and sample.controls.is_complete)
         ):
             sample.stop_reason = "stop"
         elif len(sample.tokens) >= sample.max_tokens:
             sample.stop_reason = "length"
+        if sample.stop_reason is not None:
+            sample.controls = None  # a grammar's state is large
         if all(sample.stop_reason is not None for sample in self.samples):
             self.outcome = SampleResult(
                 sequences=[sample.result() for sample in self.samples],
@@ -126,6 +139,7 @@ class Sample:
         request: The request that it is one of.
         stream: Its random numbers.
         max_tokens: The most tokens that it can have.
+        controls: What changes its logits; ``None`` is nothing.
         tokens: The tokens so far.
         logprobs: The logprob of each.
         stop_reason: Why it ended; ``None`` while it goes on.
@@ -134,6 +148,7 @@ class Sample:
     request: RunningRequest
     stream: np.random.Generator
     max_tokens: int
+    controls: TokenControls | None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stop_reason: StopReason | None = None
@@ -195,7 +210,34 @@ def check_request(request: SampleRequest, language_model: LanguageModel) -> None
     }
     for rule, kept in rules.items():
         if not kept:
-            raise InvalidRequestError(f"{rule}: {request.num_samples=}, {params}")
+            shown = replace(params, controls=NO_CONTROLS)
+            raise InvalidRequestError(f"{rule}: {request.num_samples=}, {shown}")
+    check_controls(params.controls)
+    for token, _ in params.controls.logit_bias:
+        if token >= vocab_size:
+            raise InvalidRequestError(
+                f"logit_bias has token id {token}, outside the vocabulary of {vocab_size}"
+            )
+
+
+def _controls(
+    request: SampleRequest, language_model: LanguageModel
+) -> Iterator[TokenControls | None]:
+    """Make the controls of each sample.
+
+    Raises:
+        InvalidRequestError: The grammar cannot be compiled.
+    """
+    controls = request.params.controls
+    # ``min_p`` depends on nothing that was sampled; :func:`choose_tokens` applies it.
+    if not set(controls.changed()) - {"min_p"}:
+        yield from itertools.repeat(None, request.num_samples)
+        return
+    grammar = None
+    if controls.grammar is not None:
+        grammar = language_model.grammars.compile(controls.grammar, request.params.stop_token_ids)
+    for _ in range(request.num_samples):
+        yield TokenControls(controls, request.prompt, grammar, language_model.device)
 
 
 def _is_text(string: str) -> bool:

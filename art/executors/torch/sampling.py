@@ -63,7 +63,7 @@ class BatchSampler:
         if request_id in self._requests:
             raise InvalidRequestError(f"there is a request {request_id!r} already")
         check_request(request, self._language_model)
-        running = RunningRequest(request_id, request, self._language_model.max_context_length)
+        running = RunningRequest(request_id, request, self._language_model)
         self._requests[request_id] = running
         self._waiting.extend(running.samples)
 
@@ -296,7 +296,9 @@ class _Batch:
         """Draw a token for every row, and note it with its logprob."""
         logits_BV = self._language_model.logits(hidden_BD)
         uniforms = [sample.stream.random() for sample in self.samples]
-        self._tokens_B = choose_tokens(logits_BV, [s.params for s in self.samples], uniforms)
+        self._tokens_B = choose_tokens(
+            self._controlled(logits_BV), [s.params for s in self.samples], uniforms
+        )
         chosen_B = logits_BV.gather(1, self._tokens_B[:, None]).squeeze(1)
         logprobs_B = chosen_B - torch.logsumexp(logits_BV, dim=-1)
         rows = zip(self.samples, self._tokens_B.tolist(), logprobs_B.tolist(), strict=True)
@@ -304,9 +306,29 @@ class _Batch:
             sample.tokens.append(token)
             sample.logprobs.append(logprob)
 
+    def _controlled(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """Apply the rows' controls to a copy, where a row has any: logprobs are of the model's own.
+
+        A row whose controls fail ends its request, and what is drawn for it does not matter.
+        """
+        controlled = [row for row, sample in enumerate(self.samples) if sample.controls is not None]
+        if not controlled:
+            return logits_BV
+        changed_BV = logits_BV.clone()
+        for row in controlled:
+            sample = self.samples[row]
+            assert sample.controls is not None
+            try:
+                sample.controls.apply(changed_BV[row])
+            except InvalidRequestError as error:
+                sample.request.fail(error.with_traceback(None))
+        return changed_BV
+
     def _note_token(self, sample: Sample) -> None:
         try:
             sample.request.note_token(sample, self._language_model)
+        except InvalidRequestError as error:
+            sample.request.fail(error.with_traceback(None))
         except Exception as error:
             # Such as a tokenizer that cannot decode what was sampled: this request's own failure.
             logger.exception("sampling request %s failed", sample.request.request_id)

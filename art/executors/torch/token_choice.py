@@ -16,11 +16,11 @@ def choose_tokens(
     """Draw one token a row by inverting the cumulative distribution.
 
     Temperature comes first, then ``top_k``, then ``top_p`` (the fewest tokens whose probability
-    reaches it), as in ``transformers``. A row's token depends on its own logits, parameters and
-    uniform number only.
+    reaches it), then ``min_p``, as in ``transformers``. A row's token depends on its own logits,
+    parameters and uniform number only.
 
     Args:
-        logits_BV: float32.
+        logits_BV: float32; -inf is never drawn, and each row has a finite one.
         params: One a row.
         uniforms: In ``[0, 1)``, one a row.
 
@@ -34,7 +34,7 @@ def choose_tokens(
     filtered = [
         row
         for row, p in enumerate(params)
-        if p.temperature > 0 and (p.top_p < 1 or 0 < p.top_k < vocabulary)
+        if p.temperature > 0 and (p.top_p < 1 or 0 < p.top_k < vocabulary or p.controls.min_p > 0)
     ]
     if filtered:
         rows_F = torch.tensor(filtered, device=device)
@@ -45,15 +45,17 @@ def choose_tokens(
     uniform_B1 = torch.tensor(uniforms, dtype=wide, device=device)[:, None]
     # The first token whose cumulative probability exceeds the number: never one of probability 0.
     drawn_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
-    drawn_B = drawn_B1.squeeze(1).clamp(max=vocabulary - 1)
-    return torch.where(greedy_B, logits_BV.argmax(dim=-1), drawn_B)
+    drawn_B = drawn_B1.squeeze(1)
+    # There is none where the number was rounded up to 1, as float32 may.
+    return torch.where(greedy_B | (drawn_B == vocabulary), logits_BV.argmax(dim=-1), drawn_B)
 
 
 def _filter(logits_FV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Set to -inf what ``top_k`` and ``top_p`` exclude."""
+    """Set to -inf what ``top_k``, ``top_p`` and ``min_p`` exclude."""
     device, vocabulary = logits_FV.device, logits_FV.shape[1]
     top_k_F = torch.tensor([p.top_k if p.top_k > 0 else vocabulary for p in params], device=device)
     top_p_F = torch.tensor([p.top_p for p in params], device=device)
+    min_p_F = torch.tensor([p.controls.min_p for p in params], device=device)
     ordered_FV, order_FV = logits_FV.sort(dim=-1, descending=True, stable=True)
     rank_1V = torch.arange(vocabulary, device=device)[None]
     ordered_FV = ordered_FV.masked_fill(rank_1V >= top_k_F[:, None], -torch.inf)
@@ -61,5 +63,7 @@ def _filter(logits_FV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.
     probability_FV = torch.softmax(ordered_FV, dim=-1)
     before_FV = probability_FV.cumsum(dim=-1) - probability_FV
     excluded_FV = (before_FV >= top_p_F[:, None]) & (rank_1V > 0) & (top_p_F < 1)[:, None]
+    # Relative to the likeliest, so it is the same before and after the others are excluded.
+    excluded_FV |= probability_FV < min_p_F[:, None] * probability_FV[:, :1]
     ordered_FV = ordered_FV.masked_fill(excluded_FV, -torch.inf)
     return torch.empty_like(logits_FV).scatter_(1, order_FV, ordered_FV)
