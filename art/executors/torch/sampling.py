@@ -1,6 +1,6 @@
 """Many sampling requests, advanced together one token a step.
 
-Shapes: B rows of a batch, V vocabulary, D hidden size.
+Shapes: B rows of a batch, R rows among them, K most likely tokens, V vocabulary, D hidden size.
 """
 
 import logging
@@ -300,11 +300,28 @@ class _Batch:
             self._controlled(logits_BV), [s.params for s in self.samples], uniforms
         )
         chosen_B = logits_BV.gather(1, self._tokens_B[:, None]).squeeze(1)
-        logprobs_B = chosen_B - torch.logsumexp(logits_BV, dim=-1)
+        total_B = torch.logsumexp(logits_BV, dim=-1)
+        logprobs_B = chosen_B - total_B
         rows = zip(self.samples, self._tokens_B.tolist(), logprobs_B.tolist(), strict=True)
         for sample, token, logprob in rows:
             sample.tokens.append(token)
             sample.logprobs.append(logprob)
+        self._note_likeliest(logits_BV, total_B)
+
+    def _note_likeliest(self, logits_BV: torch.Tensor, total_B: torch.Tensor) -> None:
+        """Note the most likely tokens of the rows whose request asks for them."""
+        asking = [row for row, s in enumerate(self.samples) if s.request.request.topk_logprobs > 0]
+        if not asking:
+            return
+        rows_R = torch.tensor(asking, device=logits_BV.device)
+        most = max(self.samples[row].request.request.topk_logprobs for row in asking)
+        top_RK = logits_BV[rows_R].topk(most, dim=-1)
+        tokens_RK = top_RK.indices.cpu().numpy()
+        logprobs_RK = (top_RK.values - total_B[rows_R, None]).cpu().numpy()
+        for index, row in enumerate(asking):
+            k = self.samples[row].request.request.topk_logprobs
+            self.samples[row].top_tokens.append(tokens_RK[index, :k])
+            self.samples[row].top_logprobs.append(logprobs_RK[index, :k])
 
     def _controlled(self, logits_BV: torch.Tensor) -> torch.Tensor:
         """Apply the rows' controls to a copy, where a row has any: logprobs are of the model's own.

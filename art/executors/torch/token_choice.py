@@ -1,10 +1,12 @@
 """The next token of each row, drawn from its logits.
 
-Shapes: B rows, V vocabulary, F rows whose distribution is filtered.
+Shapes: B rows, V vocabulary, F rows whose distribution is filtered, K draws of a row.
 """
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 
 from art.executors.types import SamplingParams
@@ -39,15 +41,40 @@ def choose_tokens(
     if filtered:
         rows_F = torch.tensor(filtered, device=device)
         scaled_BV[rows_F] = _filter(scaled_BV[rows_F], [params[row] for row in filtered])
+    drawn_B = _invert(scaled_BV, np.array(uniforms)[:, None]).squeeze(1)
+    return torch.where(greedy_B, logits_BV.argmax(dim=-1), drawn_B)
+
+
+def draw_tokens(
+    logits_BV: torch.Tensor, temperature: float, uniforms_BK: npt.NDArray[np.float64]
+) -> torch.Tensor:
+    """Draw K tokens a row with replacement, at a temperature; 0 is the likeliest.
+
+    Args:
+        logits_BV: float32.
+        temperature: 0 or more.
+        uniforms_BK: In ``[0, 1)``.
+
+    Returns:
+        int64 ``[B, K]``.
+    """
+    if temperature == 0:
+        return logits_BV.argmax(dim=-1, keepdim=True).expand(uniforms_BK.shape)
+    return _invert(logits_BV / temperature, uniforms_BK)
+
+
+def _invert(scaled_BV: torch.Tensor, uniforms_BK: npt.NDArray[np.float64]) -> torch.Tensor:
+    """Find the tokens whose part of the cumulative distribution holds the numbers: ``[B, K]``."""
+    device, vocabulary = scaled_BV.device, scaled_BV.shape[1]
     # In float32 the sum over a large vocabulary would lose the tail; MPS has nothing wider.
     wide = torch.float32 if device.type == "mps" else torch.float64
     cumulative_BV = torch.softmax(scaled_BV, dim=-1, dtype=wide).cumsum(dim=-1)
-    uniform_B1 = torch.tensor(uniforms, dtype=wide, device=device)[:, None]
+    uniforms = torch.tensor(uniforms_BK, dtype=wide, device=device)
     # The first token whose cumulative probability exceeds the number: never one of probability 0.
-    drawn_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
-    drawn_B = drawn_B1.squeeze(1)
+    drawn_BK = torch.searchsorted(cumulative_BV, uniforms * cumulative_BV[:, -1:], right=True)
     # There is none where the number was rounded up to 1, as float32 may.
-    return torch.where(greedy_B | (drawn_B == vocabulary), logits_BV.argmax(dim=-1), drawn_B)
+    likeliest_B1 = scaled_BV.argmax(dim=-1, keepdim=True)
+    return torch.where(drawn_BK == vocabulary, likeliest_B1, drawn_BK)
 
 
 def _filter(logits_FV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
