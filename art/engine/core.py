@@ -111,6 +111,11 @@ class Engine:
         return self._trainer.base_model
 
     @property
+    def sampling_controls(self) -> frozenset[str]:
+        """The fields of :class:`~art.formats.sampling_controls.SamplingControls` it honours."""
+        return self._sampling.controls
+
+    @property
     def busy(self) -> bool:
         """True while a lane computes."""
         return any(lane.busy for lane in self._lanes.values())
@@ -278,6 +283,7 @@ class Engine:
 
         Raises:
             ContextLengthError: The prompt is longer than the context.
+            InvalidRequestError: The sampler does not have one of the controls.
             NotFoundError: There is no such sampling session.
             EngineBusyError: Too many requests wait.
         """
@@ -302,6 +308,7 @@ class Engine:
                 request=replace(request, adapter_id=sampling.adapter_id),
                 folder=sampling.folder,
                 prompt_logprobs_last_n=command.prompt_logprobs_last_n,
+                target_layout=command.target_layout,
             )
         )
         return request_id
