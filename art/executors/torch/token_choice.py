@@ -3,6 +3,7 @@
 Shapes: B rows, V vocabulary, F rows whose distribution is filtered, K draws of a row.
 """
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -33,14 +34,16 @@ def choose_tokens(
     temperature_B = torch.tensor([p.temperature for p in params], device=device)
     greedy_B = temperature_B == 0
     scaled_BV = logits_BV / torch.where(greedy_B, 1.0, temperature_B)[:, None]
-    filtered = [
-        row
-        for row, p in enumerate(params)
-        if p.temperature > 0 and (p.top_p < 1 or 0 < p.top_k < vocabulary or p.controls.min_p > 0)
-    ]
+    sampled = [(row, p) for row, p in enumerate(params) if p.temperature > 0]
+    filtered = [row for row, p in sampled if p.top_p < 1 or 0 < p.top_k < vocabulary]
     if filtered:
         rows_F = torch.tensor(filtered, device=device)
         scaled_BV[rows_F] = _filter(scaled_BV[rows_F], [params[row] for row in filtered])
+    for row, p in sampled:
+        if p.controls.min_p > 0:
+            # The likeliest is never excluded, so what is left of the others does not matter.
+            least = scaled_BV[row].max() + math.log(p.controls.min_p)
+            scaled_BV[row].masked_fill_(scaled_BV[row] < least, -torch.inf)
     drawn_B = _invert(scaled_BV, np.array(uniforms)[:, None]).squeeze(1)
     return torch.where(greedy_B, logits_BV.argmax(dim=-1), drawn_B)
 
@@ -78,11 +81,10 @@ def _invert(scaled_BV: torch.Tensor, uniforms_BK: npt.NDArray[np.float64]) -> to
 
 
 def _filter(logits_FV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.Tensor:
-    """Set to -inf what ``top_k``, ``top_p`` and ``min_p`` exclude."""
+    """Set to -inf what ``top_k`` and ``top_p`` exclude."""
     device, vocabulary = logits_FV.device, logits_FV.shape[1]
     top_k_F = torch.tensor([p.top_k if p.top_k > 0 else vocabulary for p in params], device=device)
     top_p_F = torch.tensor([p.top_p for p in params], device=device)
-    min_p_F = torch.tensor([p.controls.min_p for p in params], device=device)
     ordered_FV, order_FV = logits_FV.sort(dim=-1, descending=True, stable=True)
     rank_1V = torch.arange(vocabulary, device=device)[None]
     ordered_FV = ordered_FV.masked_fill(rank_1V >= top_k_F[:, None], -torch.inf)
@@ -90,7 +92,5 @@ def _filter(logits_FV: torch.Tensor, params: Sequence[SamplingParams]) -> torch.
     probability_FV = torch.softmax(ordered_FV, dim=-1)
     before_FV = probability_FV.cumsum(dim=-1) - probability_FV
     excluded_FV = (before_FV >= top_p_F[:, None]) & (rank_1V > 0) & (top_p_F < 1)[:, None]
-    # Relative to the likeliest, so it is the same before and after the others are excluded.
-    excluded_FV |= probability_FV < min_p_F[:, None] * probability_FV[:, :1]
     ordered_FV = ordered_FV.masked_fill(excluded_FV, -torch.inf)
     return torch.empty_like(logits_FV).scatter_(1, order_FV, ordered_FV)
