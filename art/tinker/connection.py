@@ -34,7 +34,7 @@ class Connection:
 
     @property
     def url(self) -> str:
-        """The server's address, the SDK's default included."""
+        """The server's address, the SDK's default where ``base_url`` is ``None``."""
         return self._watch.url
 
     async def guard(self, awaitable: Awaitable[T]) -> T:
