@@ -83,10 +83,27 @@ def _sample(world: World, rng: Random) -> Json:
             "temperature": 0.7,
             "top_k": 5,
             "top_p": 0.9,
+            "art_controls": {
+                "min_p": 0.1,
+                "logit_bias": {"1": -100, "2": 5.5},
+                "frequency_penalty": 0.5,
+                "presence_penalty": -0.5,
+                "repetition_penalty": 1.1,
+                "grammar": 'start: "a" /[0-9]+/',
+            },
         },
         "prompt_logprobs": True,
         "topk_prompt_logprobs": 0,
         "prompt_logprobs_last_n": 1,
+        "topk_sample_logprobs": 2,
+        "prompt_alt_tokens_k": 1,
+        "target_prompt_logprobs": {
+            "data": [1, -1, 2],
+            "dtype": "int64",
+            "shape": [2, 9],
+            "sparse_crow_indices": [0, 1, 3],
+            "sparse_col_indices": [4, 0, 8],
+        },
     }
 
 
