@@ -3,14 +3,24 @@
 from fastapi import APIRouter, FastAPI
 
 from art.endpoint.access import CheckAccess
-from art.endpoint.dialects import openai_chat, openai_models
+from art.endpoint.dialects import (
+    openai_chat,
+    openai_completions,
+    openai_models,
+    vllm_generate,
+)
 from art.endpoint.disconnect import CancelOnDisconnect
 from art.endpoint.errors import ErrorShapes, add_error_handlers
 from art.endpoint.ignored_fields import ReportIgnoredFields
 from art.endpoint.state import Endpoint
 
 # To add a dialect, write a module with a Dialect and add it here.
-DIALECTS = (openai_models.DIALECT, openai_chat.DIALECT)
+DIALECTS = (
+    openai_models.DIALECT,
+    openai_chat.DIALECT,
+    openai_completions.DIALECT,
+    vllm_generate.DIALECT,
+)
 
 
 def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:

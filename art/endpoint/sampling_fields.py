@@ -80,12 +80,19 @@ class SamplingFields(RequestBody):
         # A validator has made a list of it.
         return Stops([*(self.stop or [])], self.stop_token_ids or [])
 
-    def options(self, max_tokens: int | None, top_logprobs: int) -> SamplingOptions:
-        """The sampling options, without a grammar.
+    def structured_rule(self) -> str | None:
+        """The Lark text of ``structured_outputs``; ``None`` is any text."""
+        return None if self.structured_outputs is None else self.structured_outputs.rule()
+
+    def options(
+        self, max_tokens: int | None, top_logprobs: int, grammar: str | None = None
+    ) -> SamplingOptions:
+        """The sampling options, without ``stop``.
 
         Args:
             max_tokens: Limit on the tokens of a sample; ``None`` is the rest of the context.
             top_logprobs: Number of alternatives to return for each token.
+            grammar: A grammar that a sample follows.
         """
         biases = self.logit_bias or {}
         return SamplingOptions(
@@ -104,6 +111,7 @@ class SamplingFields(RequestBody):
                 repetition_penalty=(
                     1.0 if self.repetition_penalty is None else self.repetition_penalty
                 ),
+                grammar=grammar,
             ),
         )
 

@@ -109,9 +109,7 @@ class ChatCompletionRequest(SamplingFields):
             RequestError: The choice of tools makes no sense (400).
         """
         max_tokens = self.max_completion_tokens
-        rule = format_rule(self.response_format)
-        if self.structured_outputs is not None:
-            rule = self.structured_outputs.rule()
+        rule = format_rule(self.response_format) or self.structured_rule()
         tools, constraint = offered_tools(
             [tool.model_dump(exclude_unset=True) for tool in self.tools or []],
             self.tool_choice,
