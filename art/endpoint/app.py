@@ -4,9 +4,11 @@ from fastapi import APIRouter, FastAPI
 
 from art.endpoint.access import CheckAccess
 from art.endpoint.dialects import (
+    anthropic_messages,
     openai_chat,
     openai_completions,
     openai_models,
+    openai_responses,
     vllm_generate,
 )
 from art.endpoint.disconnect import CancelOnDisconnect
@@ -19,6 +21,8 @@ DIALECTS = (
     openai_models.DIALECT,
     openai_chat.DIALECT,
     openai_completions.DIALECT,
+    openai_responses.DIALECT,
+    anthropic_messages.DIALECT,
     vllm_generate.DIALECT,
 )
 

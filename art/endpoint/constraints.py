@@ -35,6 +35,56 @@ class Constraint:
 NO_CONSTRAINT = Constraint()
 
 
+@dataclass(frozen=True, slots=True)
+class ToolSelection:
+    """A request's choice of tools.
+
+    Attributes:
+        mode: Whether a tool may, may not, or must be called.
+        name: The one tool to call, where one is demanded.
+        allowed: The names of the tools that may be called; ``None`` is all of them.
+    """
+
+    mode: Literal["auto", "none", "required"]
+    name: str | None = None
+    allowed: frozenset[str] | None = None
+
+
+AUTO = ToolSelection("auto")
+
+
+def choose_tools(
+    tools: Sequence[Tool], selection: ToolSelection, content_rule: str | None
+) -> tuple[Sequence[Tool], Constraint]:
+    """Resolve a choice of tools.
+
+    Args:
+        tools: The tools of the request.
+        selection: The choice among them.
+        content_rule: The Lark text of the content; ``None`` is any text.
+
+    Returns:
+        The tools to show to the model, and what its turn must be.
+
+    Raises:
+        RequestError: The choice names a tool that is not among them (400).
+    """
+    if selection.mode == "none":
+        return [], Constraint(content_rule=content_rule)
+    if selection.allowed is not None:
+        unknown = selection.allowed - {tool["function"]["name"] for tool in tools}
+        if unknown:
+            raise RequestError(
+                400,
+                f"tool_choice allows {min(unknown)!r:.60}, which is not among the tools",
+                param="tool_choice",
+            )
+        tools = [tool for tool in tools if tool["function"]["name"] in selection.allowed]
+    if selection.mode == "required":
+        return tools, Constraint(tool_use="required", tool_name=selection.name)
+    return tools, Constraint(content_rule=content_rule)
+
+
 def json_schema_rule(schema: Mapping[str, Any]) -> str:
     """The Lark text of a JSON value that follows a schema."""
     return json_value(schema)

@@ -46,7 +46,6 @@ class StructuredOutputs(RequestBody):
 class SamplingFields(RequestBody):
     """How tokens are drawn, and what ends a sample."""
 
-    n: NumChoices | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None
@@ -85,18 +84,24 @@ class SamplingFields(RequestBody):
         return None if self.structured_outputs is None else self.structured_outputs.rule()
 
     def options(
-        self, max_tokens: int | None, top_logprobs: int, grammar: str | None = None
+        self,
+        max_tokens: int | None,
+        top_logprobs: int,
+        *,
+        num_samples: int | None = None,
+        grammar: str | None = None,
     ) -> SamplingOptions:
         """The sampling options, without ``stop``.
 
         Args:
             max_tokens: Limit on the tokens of a sample; ``None`` is the rest of the context.
             top_logprobs: Number of alternatives to return for each token.
+            num_samples: Number of samples; ``None`` is one.
             grammar: A grammar that a sample follows.
         """
         biases = self.logit_bias or {}
         return SamplingOptions(
-            num_samples=1 if self.n is None else self.n,
+            num_samples=1 if num_samples is None else num_samples,
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,

@@ -25,7 +25,7 @@ from art.endpoint.errors import RequestError, openai_error
 from art.endpoint.events import DONE, server_sent_event
 from art.endpoint.fields import Count, Neutral, Whole
 from art.endpoint.sampling import Sample, sample
-from art.endpoint.sampling_fields import VLLM_NEUTRAL, VLLM_NO_EFFECT, SamplingFields
+from art.endpoint.sampling_fields import VLLM_NEUTRAL, VLLM_NO_EFFECT, NumChoices, SamplingFields
 from art.endpoint.served_models import ServedModel
 from art.endpoint.state import Endpoint
 from art.endpoint.streams import stream
@@ -50,6 +50,7 @@ class CompletionRequest(SamplingFields):
 
     model: str
     prompt: Any
+    n: NumChoices | None = None
     max_tokens: Count | None = None
     echo: bool | None = None
     logprobs: Annotated[int, Whole, Field(ge=0, le=_MAX_LOGPROBS)] | None = None
@@ -83,7 +84,7 @@ class CompletionRequest(SamplingFields):
         max_tokens = _DEFAULT_MAX_TOKENS if self.max_tokens is None else self.max_tokens
         rule = format_rule(self.response_format) or self.structured_rule()
         grammar = None if rule is None else f"start: {rule}"
-        return self.options(max_tokens, self.logprobs or 0, grammar)
+        return self.options(max_tokens, self.logprobs or 0, num_samples=self.n, grammar=grammar)
 
 
 def _is_token_ids(prompt: object) -> bool:

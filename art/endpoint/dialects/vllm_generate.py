@@ -24,7 +24,7 @@ from art.endpoint.errors import RequestError, error_type
 from art.endpoint.events import DONE, server_sent_event
 from art.endpoint.fields import Count, Neutral, RequestBody, TokenId, Whole
 from art.endpoint.sampling import Sample, sample
-from art.endpoint.sampling_fields import VLLM_NEUTRAL, SamplingFields
+from art.endpoint.sampling_fields import VLLM_NEUTRAL, NumChoices, SamplingFields
 from art.endpoint.streams import stream
 from art.endpoint.types import SamplingOptions
 
@@ -63,6 +63,7 @@ class VllmSamplingParams(SamplingFields):
         {"detokenize", "output_kind", "skip_clone", "skip_reading_prefix_cache", "stream_interval"}
     )
 
+    n: NumChoices | None = None
     max_tokens: Count | None = None
     logprobs: Annotated[int, Whole, Field(ge=0, le=_MAX_LOGPROBS)] | None = None
 
@@ -70,7 +71,9 @@ class VllmSamplingParams(SamplingFields):
         """The sampling options; without ``max_tokens`` the limit is the rest of the context."""
         rule = self.structured_rule()
         grammar = None if rule is None else f"start: {rule}"
-        return self.options(self.max_tokens, self.logprobs or 0, grammar)
+        return self.options(
+            self.max_tokens, self.logprobs or 0, num_samples=self.n, grammar=grammar
+        )
 
 
 class GenerateRequest(RequestBody):
