@@ -2,6 +2,7 @@
 #   .venv          the client, the embedded engine, megatron-core (Linux), the tools
 #   .venv-tinker   the client alone: no torch, no megatron (what a `[tinker]` install has)
 #   .vllm          vLLM's source and what its import asks for: for one test, in no environment
+#   .sdks          every minor version of the tinker SDK, a folder each, for tests/sdk_matrix
 PYTHON ?= python3
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := -m pip install $(PIP_OPTIONS)
@@ -37,7 +38,7 @@ test-light: .venv-tinker/.ready
 
 # One thread each: two workers with torch's own threads would fight over two cores.
 test-full: export OMP_NUM_THREADS := 1
-test-full: .venv/.ready .venv-tinker/.ready $(VLLM)
+test-full: .venv/.ready .venv-tinker/.ready $(VLLM) .sdks/.ready
 	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile --durations=15
 
 # Every public name that is installed is loaded at once: with all engines, and with none.
@@ -66,7 +67,7 @@ tables: .venv/.ready
 	$(PY) -m tools.prose --write
 
 clean:
-	rm -rf .venv .venv-tinker .vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tinker .vllm .sdks build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python .venv-tinker/bin/python:
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -102,4 +103,14 @@ clean:
 	mv .vllm/build/vllm-*/vllm .vllm/vllm
 	rm -r .vllm/build
 	$(PY) $(INSTALL) --no-deps --target .vllm $(VLLM_IMPORTS)
+	@touch $@
+
+# All of them ask for the same libraries, which .venv-tinker has. One takes about a second.
+.sdks/.ready: tests/sdk_matrix/versions.txt | .venv-tinker/.ready
+	@echo "Installing every minor version of the tinker SDK into .sdks ..."
+	rm -rf .sdks
+	for version in $$(cat $<); do \
+		$(LIGHT) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+			--target .sdks/$$version tinker==$$version || exit; \
+	done
 	@touch $@

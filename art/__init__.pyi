@@ -2,6 +2,8 @@ from . import dev as dev
 from . import errors as errors
 from . import types as types
 from .backend import Backend as Backend
+from .capture.context import auto_trajectory as auto_trajectory
+from .capture.context import capture_auto_trajectory as capture_auto_trajectory
 from .errors import ArtError as ArtError
 from .gather import gather_trajectories as gather_trajectories
 from .gather import gather_trajectory_groups as gather_trajectory_groups

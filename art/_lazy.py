@@ -35,6 +35,7 @@ _EXTRA_OF_SUBPACKAGE = {
     "endpoint": "tinker",
     "engine": "local",
     "executors": "local",
+    "langgraph": "langgraph",
     "local": "local",
     "megatron": "megatron",
     "rl": "tinker",
@@ -47,6 +48,7 @@ _MODULES_OF_EXTRA = {
     "tinker": _TINKER,
     "local": f"{_TINKER} accelerate gguf huggingface_hub peft psutil safetensors tokenizers torch"
     " zstandard",
+    "langgraph": "langchain_openai",
     "megatron": "einops huggingface_hub megatron packaging psutil safetensors torch transformers",
 }
 

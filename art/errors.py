@@ -14,6 +14,7 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
       AdapterFormatError (ValueError)
       UnknownBaseModelError (ValueError)
       NotRegisteredError (ValueError)
+      CaptureError (RuntimeError)
       TrainingDataError (ValueError)
         EmptyGroupError
         InvalidRewardError
@@ -107,6 +108,10 @@ class UnknownBaseModelError(ArtError, ValueError):
 
 class NotRegisteredError(ArtError, ValueError):
     """A model was used before ``await model.register(backend)``."""
+
+
+class CaptureError(ArtError, RuntimeError):
+    """A trajectory was asked for where none is captured, or no longer."""
 
 
 class TrainingDataError(ArtError, ValueError):

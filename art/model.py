@@ -5,16 +5,19 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Generic
+from typing import Any, Generic, Self
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
 # At run time too, so that `typing.get_type_hints` finds the names.
+from art._internal.proxies import is_loopback_url
 from art.backend import Backend
+from art.capture.rollout_endpoint import RolloutEndpoint, open_rollout
 from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
 from art.dev.validate import validate_model_config, validate_server_config
@@ -155,6 +158,35 @@ class Model(BaseModel, Generic[ConfigT]):
                 ) from error
         await backend.register(self)
         self._backend = backend
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `Model[MyConfig]` is made where it is written, and has no name to be imported by.
+        generic = type(self).__pydantic_generic_metadata__
+        return _blank, (generic["origin"] or type(self), generic["args"]), self.__getstate__()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # To another process go the endpoint's address and its key, not connections. The name is
+        # resolved here: there is no backend there that could look up the latest step.
+        state = super().__getstate__()
+        fields = state["__dict__"] | {"inference_model_name": self._copied_inference_name()}
+        private = (state["__pydantic_private__"] or {}) | {"_backend": None, "_client": None}
+        return state | {"__dict__": fields, "__pydantic_private__": private}
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._client = None
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A backend and a client have locks, and belong to this process: the copy shares the one,
+        # and makes a client of its own.
+        memo = {} if memo is None else memo
+        memo[id(self._backend)] = self._backend
+        memo[id(self._client)] = None
+        return super().__deepcopy__(memo)
+
+    def _copied_inference_name(self) -> str | None:
+        return self.inference_model_name if self._backend is None else self.get_inference_name()
 
     def openai_client(self) -> AsyncOpenAI:
         """Return a client of the model's endpoint, the same one at every call in an event loop.
@@ -388,6 +420,31 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         self.inference_base_url, self.inference_api_key = url, key
         self.inference_model_name = backend.inference_name(self)
 
+    @asynccontextmanager
+    async def rollout_endpoint(self) -> AsyncIterator[RolloutEndpoint]:
+        """Open a base URL for one rollout, for an agent in any process, container or language.
+
+        ::
+
+            async with model.rollout_endpoint() as rollout:
+                await run_my_agent(env={**os.environ, **rollout.env}, model=rollout.model_name)
+                trajectory = await rollout.trajectory()
+            trajectory.reward = ...
+
+        The trajectory has the agent's turns with their exact tokens, whatever dialect it speaks;
+        a request that continues no earlier conversation begins one of ``additional_histories``.
+        Inside one process :func:`art.capture.context.capture_auto_trajectory` needs no URL.
+
+        Yields:
+            The URL, its key and the model's name. When the block ends, the URL is closed.
+
+        Raises:
+            art.errors.NotRegisteredError: The model was not registered yet.
+            openai.OpenAIError: The endpoint cannot be reached.
+        """
+        async with open_rollout(self.openai_client(), self.get_inference_name()) as rollout:
+            yield rollout
+
     async def get_step(self) -> int:
         """Count the training steps that the model has taken.
 
@@ -421,6 +478,13 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         await self.backend().delete_checkpoints(self, keep)
 
 
+def _blank(kind: Any, arguments: tuple[Any, ...]) -> Any:
+    """Make the object whose state is about to be unpickled."""
+    if arguments:
+        kind = kind[arguments]
+    return kind.__new__(kind)
+
+
 def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
     # httpx or httpx2, whichever this openai is built on: it exports all of it but `Limits`.
     http = importlib.import_module(DefaultAsyncHttpxClient.__base__.__module__.partition(".")[0])
@@ -429,7 +493,12 @@ def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=url,
         api_key=key,
-        http_client=DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
+        http_client=DefaultAsyncHttpxClient(
+            timeout=timeout,
+            limits=limits,
+            # Of the environment a client of loopback needs nothing, least of all a proxy.
+            trust_env=not is_loopback_url(url),
+        ),
     )
 
 

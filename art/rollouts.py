@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
+from art._internal.numbers import plain_number
 from art.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ class Tally:
         logger.warning("A rollout failed (%d so far): %r", self.exceptions, error)
 
     def _add(self, name: str, value: float) -> None:
+        value = plain_number(value)
         self._sums[name] = self._sums.get(name, 0.0) + value
         self._counts[name] = self._counts.get(name, 0) + 1
 

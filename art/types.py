@@ -10,12 +10,14 @@ from openai.types.chat.chat_completion_tool_param import ChatCompletionToolParam
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     GetPydanticSchema,
     Tag,
     ValidationError,
+    WrapSerializer,
     model_validator,
 )
 
@@ -34,9 +36,34 @@ def _check_message(message: object) -> object:
 
 
 def _kind(item: object) -> Literal["choice", "message"]:
-    # A Choice that went through JSON is a dict again; no message has a field called "message".
-    is_choice = isinstance(item, Choice) or (isinstance(item, Mapping) and "message" in item)
-    return "choice" if is_choice else "message"
+    return "choice" if isinstance(item, Choice) else "message"
+
+
+def message_or_choice(item: object) -> Any:
+    """Turn what a client gave into a message as a dict, or a ``Choice``.
+
+    Args:
+        item: A dict or a ``Choice``; or an object of another client that has the same fields,
+            such as openai's ``ChatCompletionMessage`` or litellm's ``Choices``; or a ``Choice``
+            that became a dict on its way.
+
+    Returns:
+        A dict that is no Choice, and a ``Choice``, as they are; an object with the fields of a
+        message as a dict; an object or a dict with the fields of a Choice as a ``Choice``. A value
+        of any other kind is returned as it is.
+
+    Raises:
+        pydantic.ValidationError: It has a message within, as a Choice has, but is none.
+    """
+    if isinstance(item, Choice):
+        return item
+    if not isinstance(item, Mapping) and callable(dump := getattr(item, "model_dump", None)):
+        # Nulls are what the client's class has and the message does not.
+        item = {name: value for name, value in dump().items() if value is not None}
+    # No message has a field called "message".
+    if isinstance(item, Mapping) and "message" in item:
+        return Choice.model_validate(item)
+    return item
 
 
 # openai's message types are not validated further: they consume iterables, and servers take more.
@@ -47,7 +74,12 @@ Message = Annotated[
     ),
 ]
 MessageOrChoice = Annotated[
-    Annotated[Message, Tag("message")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)
+    Annotated[
+        Annotated[Message, Tag("message")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)
+    ],
+    BeforeValidator(message_or_choice),
+    # What was appended was not validated.
+    WrapSerializer(lambda item, serialize: serialize(message_or_choice(item))),
 ]
 Messages = list[Message]
 MessagesAndChoices = list[MessageOrChoice]

@@ -2,7 +2,9 @@
 
 from fastapi import APIRouter, FastAPI
 
+from art.endpoint import rollouts
 from art.endpoint.access import CheckAccess
+from art.endpoint.captured import CaptureRollouts
 from art.endpoint.dialects import (
     anthropic_messages,
     openai_chat,
@@ -46,8 +48,10 @@ def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:
     app.add_middleware(
         CheckAccess, api_key=endpoint.api_key, loopback=loopback, error_shapes=shapes
     )
+    app.add_middleware(CaptureRollouts, api_key=endpoint.api_key, error_shapes=shapes)
     add_error_handlers(app, shapes)
     app.include_router(_open_routes)
+    app.include_router(rollouts.router)
     for dialect in DIALECTS:
         app.include_router(dialect.router)
     return app

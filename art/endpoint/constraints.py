@@ -100,13 +100,19 @@ def choice_rule(choices: Sequence[str]) -> str:
 
 
 def turn_grammar(
-    constraint: Constraint, tools: Sequence[Tool], *, parallel: bool, template: ChatTemplate
+    constraint: Constraint,
+    tools: Sequence[Tool],
+    prompt_token_ids: Sequence[int],
+    *,
+    parallel: bool,
+    template: ChatTemplate,
 ) -> str | None:
-    """Write the grammar of a turn.
+    """Write the grammar of a turn. Thinking before it is free.
 
     Args:
         constraint: What the turn must be.
         tools: The tools on offer.
+        prompt_token_ids: The prompt, which may have begun the thinking.
         parallel: Whether it may have more than one call.
         template: The chat template, which knows how calls are written.
 
@@ -116,17 +122,24 @@ def turn_grammar(
     Raises:
         RequestError: A tool is demanded that is not on offer, or calls have no grammar (400).
     """
-    rule = constraint.content_rule
-    if constraint.tool_use == "auto":
-        if rule is None:
-            return None
-        if not tools:
-            return f"start: {rule}"
-        calls = _calls(tools, parallel=parallel, template=template, param="response_format")
-        return f"start: content | tool_calls\ncontent: {rule}\n{calls}"
-    chosen = _chosen(constraint.tool_name, tools)
-    calls = _calls(chosen, parallel=parallel, template=template, param="tool_choice")
-    return f"start: tool_calls\n{calls}"
+    rules: list[str] = []
+    if constraint.content_rule is not None:
+        rules.append(f"content: {constraint.content_rule}")
+    if constraint.tool_use == "required":
+        chosen = _chosen(constraint.tool_name, tools)
+        body = "tool_calls"
+        rules = [_calls(chosen, parallel=parallel, template=template, param="tool_choice")]
+    elif not rules:
+        return None
+    elif tools:
+        body = "(content | tool_calls)"
+        rules.append(_calls(tools, parallel=parallel, template=template, param="response_format"))
+    else:
+        body = "content"
+    opening = template.opening_grammar(prompt_token_ids)
+    if opening is None:
+        return "\n".join([f"start: {body}", *rules])
+    return "\n".join([f"start: opening {body}", *rules, opening])
 
 
 def _chosen(name: str | None, tools: Sequence[Tool]) -> Sequence[Tool]:

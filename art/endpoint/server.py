@@ -7,6 +7,7 @@ import uvicorn
 
 from art._internal.http_server import BoundedHttp
 from art._internal.network import base_url, bind, is_loopback, new_key
+from art.capture.captures import ENDPOINTS
 from art.chat.template import ChatTemplate
 from art.endpoint.app import create_app
 from art.endpoint.served_models import ServedModels
@@ -90,9 +91,11 @@ class OpenAIServer:
                     "the OpenAI-compatible endpoint could not start; its log has the reason"
                 )
             await asyncio.sleep(0.005)
+        ENDPOINTS.add(self.base_url)
 
     async def stop(self) -> None:
         """Stop listening and wait for the thread. Does nothing where it is not running."""
+        ENDPOINTS.remove(self.base_url)
         thread, self._thread = self._thread, None
         if thread is not None and self._server is not None:
             self._server.should_exit = True

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from art.chat.template import ChatTemplate, Message
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
+from art.endpoint.captured import record_turns
 from art.endpoint.constraints import NO_CONSTRAINT, Constraint, turn_grammar
 from art.endpoint.sampling import Sample, Stops, sample, tokens_of_prefix
 from art.endpoint.served_models import ServedModel
@@ -66,7 +67,7 @@ class Turn:
 
     Attributes:
         sample: The exact tokens, and the text that they are.
-        content: The text, without the stop and without tool calls.
+        content: The text, without the stop, the thinking and the tool calls.
         tool_calls: The tool calls in order.
         finish_reason: The reason why the turn ended.
         reasoning_content: The text of the model's thinking; ``None`` where there is none.
@@ -108,6 +109,7 @@ def render_turn(request: TurnRequest, endpoint: Endpoint) -> RenderedTurn:
     grammar = turn_grammar(
         request.constraint,
         request.tools,
+        prompt_token_ids,
         parallel=request.parallel_tool_calls,
         template=endpoint.chat_template,
     )
@@ -145,34 +147,51 @@ async def sample_turns(rendered: RenderedTurn, endpoint: Endpoint) -> list[Turn]
         rendered.request.stops,
         endpoint,
     )
-    return [_read_turn(each, rendered.request, endpoint.chat_template) for each in samples]
+    request, template = rendered.request, endpoint.chat_template
+    turns = [_read_turn(each, rendered, template) for each in samples]
+    record_turns(request.messages, request.tools, rendered.prompt_token_ids, turns, template)
+    return turns
 
 
-def _read_turn(sampled: Sample, request: TurnRequest, template: ChatTemplate) -> Turn:
-    parsed = _parse(sampled.text, request, template)
-    if len(parsed.tool_calls) > 1 and not request.parallel_tool_calls:
-        sampled = _until_first_call(sampled, request, template)
-        parsed = _parse(sampled.text, request, template)
+def _read_turn(sampled: Sample, rendered: RenderedTurn, template: ChatTemplate) -> Turn:
+    parsed = _parse(sampled.text, rendered, template)
+    if len(parsed.tool_calls) > 1 and not rendered.request.parallel_tool_calls:
+        sampled = _until_first_call(sampled, rendered, template)
+        parsed = _parse(sampled.text, rendered, template)
     finish_reason: FinishReason = sampled.stop_reason
     if parsed.tool_calls and finish_reason == "stop":
         finish_reason = "tool_calls"
-    return Turn(sampled, parsed.content, parsed.tool_calls, finish_reason)
+    return Turn(
+        sampled,
+        parsed.content,
+        parsed.tool_calls,
+        finish_reason,
+        reasoning_content=parsed.reasoning,
+    )
 
 
-def _parse(text: str, request: TurnRequest, template: ChatTemplate) -> ParsedText:
-    if not request.tools or template.tool_call_format is None:
-        return ParsedText(text)
-    return template.tool_call_format.parse(text, request.tools)
+def _parse(text: str, rendered: RenderedTurn, template: ChatTemplate) -> ParsedText:
+    return template.parse(text, rendered.request.tools, rendered.prompt_token_ids)
 
 
-def _until_first_call(sampled: Sample, request: TurnRequest, template: ChatTemplate) -> Sample:
-    """Cut a turn at the end of its first call.
+def _until_first_call(sampled: Sample, rendered: RenderedTurn, template: ChatTemplate) -> Sample:
+    """Cut a turn at the end of its first call, closing tags included.
 
-    Every format ends a call with one of few characters, so these alone are tried.
+    Every format ends a call with one of few characters, so these alone are tried. A parser may
+    take a call whose closing tag is still to come, so the last end of the same turn counts.
     """
     text = sampled.text
+    first: ParsedText | None = None
+    cut = len(text)
     for end in (i + 1 for i, character in enumerate(text) if character in "}>])"):
-        if len(_parse(text[:end], request, template).tool_calls) == 1:
-            kept = tokens_of_prefix(sampled.token_ids, text[:end], template)
-            return sampled.cut(kept, text[:end])
-    return sampled
+        parsed = _parse(text[:end], rendered, template)
+        if first is None and len(parsed.tool_calls) == 1:
+            first = parsed
+        if first is not None:
+            if parsed != first:
+                break
+            cut = end
+    if first is None:
+        return sampled
+    kept = tokens_of_prefix(sampled.token_ids, text[:cut], template)
+    return sampled.cut(kept, text[:cut])

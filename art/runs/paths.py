@@ -4,6 +4,7 @@
 
     model.json                 the model's own fields, without keys
     checkpoints/0001/          one folder a step
+    checkpoints/unfinished.json  what is being saved on the server, while it is
     trajectories/<split>/0001.jsonl
     history.jsonl              one row of metrics for each call of model.log
     state.json                 the user's own values

@@ -109,8 +109,10 @@ class TinkerBackend:
     ) -> "art_types.LocalTrainResult":
         """Take one training step and serve the new weights.
 
-        Where all rewards of every group are equal there is nothing to learn: no step is taken,
-        a warning is logged, and the metrics say how many groups were dropped.
+        Where all rollouts failed, or the rewards within every group are equal, there is nothing
+        to learn: no step is taken, a warning is logged, and the metrics say how many groups
+        failed and how many were dropped. Trajectories that cannot be trained on are left out and
+        counted: see :func:`art.rl.sequences.training_batch`.
 
         Args:
             model: A registered model.
@@ -122,7 +124,8 @@ class TinkerBackend:
             The model's step afterwards, its checkpoint's folder, and metrics.
 
         Raises:
-            art.errors.TrainingDataError: The trajectories cannot be trained on. Nothing was sent.
+            art.errors.TrainingDataError: None of the trajectories can be trained on. Nothing was
+                sent.
             art.errors.ConfigurationError: An option cannot be used.
             art.errors.InvalidRequestError: The server refused the loss or its config.
             art.errors.EngineError: The server failed; earlier checkpoints are intact.
@@ -135,8 +138,11 @@ class TinkerBackend:
         service = await self._get_service(model)
         if not batch.sequences:
             logger.warning(
-                "%s: no step was taken, since the rewards within each group are all equal",
+                "%s: no step was taken: of %d groups %d failed, and the rewards within each of the "
+                "others are all equal",
                 model.name,
+                batch.metrics["data/step_num_groups_submitted"],
+                batch.metrics["data/step_num_groups_failed"],
             )
             return LocalTrainResult(service.step, batch.metrics)
         metrics = await service.train(batch.sequences, config)
@@ -175,8 +181,12 @@ class TinkerBackend:
             art.errors.ConfigurationError: An option cannot be used.
             art.errors.EngineError: The server cannot be reached, or failed.
         """
+        from art._internal.proxies import bypass_proxies
+
         service = await self._get_service(model)
         await service.start_openai_server(endpoint_config)
+        # For clients that the user makes, or that a process makes which the user starts.
+        bypass_proxies(service.base_url)
         return service.base_url, service.api_key
 
     async def get_step(self, model: "backend.AnyTrainableModel") -> int:

@@ -39,6 +39,11 @@ class CheckpointInfo:
     sampler_weights_path: str
     base_model: str | None = None
 
+    @property
+    def paths(self) -> tuple[str, str]:
+        """The paths of both kinds of weights."""
+        return self.state_with_optimizer_path, self.sampler_weights_path
+
 
 class CheckpointFolders:
     """The checkpoint folders of one model.

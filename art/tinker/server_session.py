@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tinker
 
+from art._internal.proxies import bypass_proxies
 from art.errors import (
     CheckpointError,
     EngineDiedError,
@@ -71,6 +72,8 @@ class ServerSession:
             ConfigurationError: The server refused the API key.
             EngineError: The server cannot be reached.
         """
+        # The SDK takes no HTTP client and no setting of its own.
+        bypass_proxies(connection.url)
         rest_client = await blocking_sdk_call(
             connection,
             lambda: tinker.RestClient(base_url=connection.base_url, api_key=connection.api_key),
@@ -178,6 +181,32 @@ class ServerSession:
             return np.array(logprobs, dtype=np.float32)
 
         return await asyncio.gather(*(score(tokens) for tokens in token_ids))
+
+    async def checkpoint_paths(self, model_id: str, name: str) -> list[str]:
+        """List a model's checkpoints of one name; none where the server has forgotten the model.
+
+        Args:
+            model_id: The model on the server, of this session or another.
+            name: The name that the checkpoints were saved under.
+
+        Returns:
+            Their paths on the server.
+        """
+        try:
+            listing = await sdk_call(
+                self.connection,
+                self._rest_client.list_checkpoints(model_id),
+                f"listing the checkpoints of {model_id}",
+            )
+        except InvalidRequestError as error:
+            if not isinstance(error.__cause__, tinker.NotFoundError):
+                raise
+            return []
+        return [
+            checkpoint.tinker_path
+            for checkpoint in listing.checkpoints
+            if checkpoint.checkpoint_id.rpartition("/")[2] == name
+        ]
 
     async def delete_checkpoint(self, path: str) -> None:
         """Delete a checkpoint on the server; one that is gone already is no error."""

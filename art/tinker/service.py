@@ -26,11 +26,10 @@ from art.rl.sequences import TrainingSequence
 from art.runs.lock import ModelLock
 from art.runs.progress import ShowProgress, terminal_progress
 from art.tinker.adapter_config import training_client_args
-from art.tinker.checkpoints import CheckpointFolders, CheckpointInfo
 from art.tinker.connection import Connection
-from art.tinker.datums import check_context_length
+from art.tinker.datums import within_context
+from art.tinker.model_checkpoints import CheckpointSaved, ModelCheckpoints, leave_folder
 from art.tinker.renewable_completer import RenewableCompleter
-from art.tinker.sdk_calls import sdk_call
 from art.tinker.server_session import ServerSession
 from art.tinker.training_step import PendingStep, StepData, step_data
 from art.types import TrainConfig
@@ -41,15 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# Given a checkpoint's new folder and its sampler path on the server.
-CheckpointSaved = Callable[[Path, str], Awaitable[None]]
-
 # The stages of a step that are shown: forward_backward, optim_step, checkpoint.
 _NUM_STAGES = 3
-
-
-async def _leave_folder(folder: Path, sampler_path: str) -> None:
-    """Put nothing into a checkpoint's folder: its weights stay on the server."""
 
 
 class TinkerService:
@@ -75,7 +67,7 @@ class TinkerService:
         config: "InternalModelConfig",
         output_dir: str,
         connect: Callable[[], Awaitable[Connection]],
-        checkpoint_saved: CheckpointSaved = _leave_folder,
+        checkpoint_saved: CheckpointSaved = leave_folder,
         show_progress: ShowProgress = terminal_progress,
     ) -> None:
         self.model_name = model_name
@@ -83,9 +75,9 @@ class TinkerService:
         self.config = config
         self.output_dir = output_dir
         self._connect = connect
-        self._checkpoint_saved = checkpoint_saved
         self._show_progress = show_progress
-        self._folders = CheckpointFolders(output_dir)
+        self._checkpoints = ModelCheckpoints(output_dir, base_model, checkpoint_saved)
+        self._folders = self._checkpoints.folders
         self._model_lock = ModelLock(output_dir)
         self._lock = asyncio.Lock()
         self._session: ServerSession | None = None
@@ -175,11 +167,12 @@ class TinkerService:
             config: Settings of the step.
 
         Returns:
-            The metrics of :class:`art.tinker.training_step.PendingStep`, and
-            ``time/step_trainer_s``, the duration in seconds.
+            The metrics of :class:`art.tinker.training_step.PendingStep`;
+            ``data/step_num_sequences_too_long``, the number of sequences that were left out since
+            they do not fit the context; and ``time/step_trainer_s``, the duration in seconds.
 
         Raises:
-            ContextLengthError: A sequence is too long for the model. Nothing was sent.
+            ContextLengthError: Every sequence is too long for the model. Nothing was sent.
             ConfigurationError: The config contradicts itself. Nothing was sent.
             InvalidRequestError: The server refused the loss or its config.
             EngineError: The server failed. The last checkpoint is intact. Where it was started
@@ -209,15 +202,16 @@ class TinkerService:
         session, client = await self._ready()
         # Reference logprobs are those of a prompt, and a server needs room to sample one token.
         room = 1 if config.kl_penalty_coef else 0
-        check_context_length(sequences, session.max_context_length - room)
-        data = await step_data(session, client, sequences, config)
+        fitting = within_context(sequences, session.max_context_length - room)
+        data = await step_data(session, client, fitting, config)
         try:
             metrics = await self._take_step(session, client, data, config)
         except BaseException:
             # The server may have gradients, or an update, that no checkpoint has.
             self._client = None
             raise
-        return {**data.metrics, **metrics}
+        too_long = {"data/step_num_sequences_too_long": float(len(sequences) - len(fitting))}
+        return {**too_long, **data.metrics, **metrics}
 
     async def delete_checkpoints(self, steps_to_keep: Collection[int]) -> None:
         """Delete checkpoints on the server and on this machine.
@@ -232,12 +226,8 @@ class TinkerService:
                 return
             session, _ = await self._ready()
             for step in doomed:
-                info = self._folders.read(step)
                 self._served_models.withdraw(step)
-                # The folder goes last: a deletion that is interrupted can be repeated.
-                await session.delete_checkpoint(info.state_with_optimizer_path)
-                await session.delete_checkpoint(info.sampler_weights_path)
-                self._folders.delete(step)
+                await self._checkpoints.delete(step, session)
 
     async def aclose(self) -> None:
         """Stop the endpoint and end the session. Checkpoints stay."""
@@ -351,6 +341,7 @@ class TinkerService:
         return self._session, self._client
 
     async def _resume(self, session: ServerSession) -> tinker.TrainingClient:
+        await self._checkpoints.sweep_server(session)
         args = training_client_args(self.config)
         step = self._folders.last_step()
         if step is None:
@@ -378,17 +369,7 @@ class TinkerService:
     async def _save_checkpoint(
         self, step: int, session: ServerSession, client: tinker.TrainingClient
     ) -> None:
-        name = f"{step:04d}"
-        state = client.save_state(name)
-        weights = client.save_weights_for_sampler(name)
-        doing = f"saving the checkpoint of step {step}"
-        state_path = (await sdk_call(session.connection, state, doing)).path
-        sampler_path = (await sdk_call(session.connection, weights, doing)).path
-        info = CheckpointInfo(str(client.model_id), state_path, sampler_path, self.base_model)
-        await self._folders.write(
-            step, info, lambda folder: self._checkpoint_saved(folder, sampler_path)
-        )
-        self._served_models.publish(step, sampler_path)
+        self._served_models.publish(step, await self._checkpoints.save(step, session, client))
 
     async def _open_completer(self, path: str | None) -> TokenCompleter:
         """Open a checkpoint for sampling.

@@ -101,12 +101,18 @@ def main() -> None:
     alive, held = os.pipe()
     for line in sys.stdin:
         options = json.loads(line)
+        said, saying = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(held)
+            os.close(saying)
+            os.read(said, 1)  # so that "forked" comes first
+            os.close(said)
             _serve(Path(options["root"]), options["api_key"], alive)
             return
         _say(event="forked", pid=pid)
+        os.close(said)
+        os.close(saying)
 
 
 def _serve(root: Path, api_key: str, alive: int) -> None:

@@ -163,9 +163,11 @@ class _Completion:
 
 
 def _tool_calls(calls: Sequence[ToolCall]) -> list[_Json]:
+    # An id that the model wrote itself is kept, since its chat template shows it again.
+    written = [call.id for call in calls]
     return [
         {
-            "id": new_call_id(),
+            "id": call.id if call.id and written.count(call.id) == 1 else new_call_id(),
             "type": "function",
             "function": {"name": call.name, "arguments": call.arguments},
         }
