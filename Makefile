@@ -26,7 +26,7 @@ help:
 	@echo "make attack       set up, then attack the servers for about an hour"
 	@echo "make check        set up, then run every check of .pre-commit-config.yaml"
 	@echo "make format       sort and format the code"
-	@echo "make tables       make the tables of README.md and CONTRIBUTING.md again"
+	@echo "make tables       make the generated tables of README.md, CONTRIBUTING.md and docs again"
 
 quickstart: .venv/.local
 	$(PY) examples/quickstart.py
@@ -64,7 +64,9 @@ format: .venv/.ready
 
 tables: .venv/.ready
 	$(PY) -m tools.layers --write
+	$(PY) -m tools.openpipe_page --write
 	$(PY) -m tools.prose --write
+	$(PY) -m tools.wire_methods --write
 
 clean:
 	rm -rf .venv .venv-tinker .vllm .sdks build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -20,6 +20,9 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
         InvalidRewardError
         NoTrainableTokensError
         ContextLengthError
+      NoTrajectoryError (RuntimeError)
+      AnswerError (RuntimeError)
+        JudgeError
       CheckpointError (OSError)
       ModelInUseError (RuntimeError)
       EngineError (RuntimeError)
@@ -132,6 +135,18 @@ class NoTrainableTokensError(TrainingDataError):
 
 class ContextLengthError(TrainingDataError):
     """A sequence is longer than the model's context."""
+
+
+class NoTrajectoryError(ArtError, RuntimeError):
+    """Code that was to yield a trajectory ended without one."""
+
+
+class AnswerError(ArtError, RuntimeError):
+    """A model that was asked for data gave no answer, or none that can be used."""
+
+
+class JudgeError(AnswerError):
+    """A judge gave no scores, or none that can be used."""
 
 
 class CheckpointError(ArtError, OSError):

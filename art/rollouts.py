@@ -83,6 +83,16 @@ class Tally:
         self.total += more
         self._changed(0)
 
+    def start_over(self) -> None:
+        """Forget what was counted: what is recorded from now on counts by itself.
+
+        Rollouts that are running stay expected.
+        """
+        self.total -= self._counts.get("reward", 0) + self.exceptions
+        self.exceptions = 0
+        self._sums.clear()
+        self._counts.clear()
+
     def record(self, finished: Iterable[Scored]) -> int:
         """Add finished rollouts to the means, each of them once.
 

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from art._internal.refused_names import drop_neutral
 from art.errors import ConfigurationError
 from art.formats.adam import AdamParams
 from art.formats.losses import LossName, complete_config
@@ -96,6 +97,9 @@ _NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _ADAM = AdamParams()
 
+# ART's default for a machine of one's own.
+_AUTO_BATCH_SIZE = 2
+
 
 class TrainOptions(TypedDict, total=False):
     """The fields of :class:`TrainConfig` as keywords of ``backend.train``."""
@@ -147,6 +151,11 @@ class TrainConfig(BaseModel):
     weight_decay: float = _ADAM.weight_decay
     grad_clip_norm: float = _ADAM.grad_clip_norm
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, fields: Any) -> Any:
+        return drop_neutral("backend.train", fields) if isinstance(fields, dict) else fields
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.adam()
@@ -188,9 +197,42 @@ class TrainConfig(BaseModel):
             ) from error
 
 
+class TrainSFTConfig(BaseModel):
+    """Settings of supervised fine-tuning.
+
+    Attributes:
+        learning_rate: Adam's step size, 0 or more; or one for each batch.
+        batch_size: Trajectories of a batch, which is one optimizer step; ``"auto"`` is 2.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: _NonNegative | list[_NonNegative] = 5e-5
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+
+    def trajectories_per_batch(self) -> int:
+        """Resolve ``batch_size``."""
+        return _AUTO_BATCH_SIZE if self.batch_size == "auto" else self.batch_size
+
+    def learning_rates(self, num_batches: int) -> list[float]:
+        """List the learning rate of each batch.
+
+        Raises:
+            art.errors.ConfigurationError: ``learning_rate`` lists fewer than there are batches.
+        """
+        if not isinstance(self.learning_rate, list):
+            return [self.learning_rate] * num_batches
+        if len(self.learning_rate) < num_batches:
+            raise ConfigurationError(
+                f"learning_rate lists {len(self.learning_rate)} values for {num_batches} batches "
+                f"of {self.trajectories_per_batch()} trajectories; it needs one for each"
+            )
+        return self.learning_rate[:num_batches]
+
+
 @dataclass
 class TrainResult:
-    """The result of one call of ``backend.train``.
+    """The result of one call of ``backend.train`` or ``backend.train_sft``.
 
     Attributes:
         step: The model's step after the call. It does not advance where nothing was trained.

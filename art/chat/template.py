@@ -82,20 +82,66 @@ class ChatTemplate:
                 "the chat template of this model does not show tools to it; describe the tools in "
                 "a message instead, or set chat_template in the model's config"
             )
+        return self._encode(self._render(messages, tools, opens=True, variables=template_kwargs))
+
+    def example_token_ids(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Tokenize a conversation that ends with an assistant's message, as an example to imitate.
+
+        Args:
+            messages: In the OpenAI API's form, the last one an assistant's.
+            tools: The tools on offer.
+
+        Returns:
+            The ids of the prompt, as :meth:`prompt_token_ids` gives them, and those of the last
+            message with the token that ends it. Where the template opens a new message with more
+            than it keeps of a complete one, such as a tag for reasoning, that is left out.
+
+        Raises:
+            ChatTemplateError: The template refuses the conversation, or does not show tools; or
+                it renders what came before otherwise than before the last message.
+        """
+        *before, last = messages
+        if tools and not self.renders_tools:
+            raise ChatTemplateError("the chat template of this model does not show tools to it")
+        opened = self._render(before, tools, opens=True)
+        whole = self._render([*before, last], tools, opens=False)
+        pairs = enumerate(zip(opened, whole, strict=False))
+        shared = next((place for place, (a, b) in pairs if a != b), min(len(opened), len(whole)))
+        if shared < len(self._render(before, tools, opens=False)):
+            raise ChatTemplateError(
+                "the chat template renders what comes before an assistant's message otherwise once "
+                "the message is there, so no prompt leads to it"
+            )
+        completion = self._encode(whole[shared:])
+        ends = [place for place, each in enumerate(completion) if each in self.end_of_turn_ids]
+        # What follows the end, such as a line break, is never sampled.
+        completion = completion[: ends[-1] + 1] if ends else [*completion, self.end_of_turn_ids[0]]
+        return self._encode(whole[:shared]), completion
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None,
+        *,
+        opens: bool,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Render a conversation; where it ``opens``, up to where the assistant's message begins."""
         rendering = self._with_tools if tools else self._plain
         traits = self._tools_traits if tools else self._plain_traits
-        placed, shown_tools, variables = placed_tools(
+        placed, shown_tools, of_tools = placed_tools(
             template_messages(messages, traits, self.tool_call_format),
             template_tools(tools, traits),
             traits.tools_place,
         )
-        text = rendering.render(
+        return rendering.render(
             placed,
             shown_tools,
-            add_generation_prompt=True,
-            variables={**(template_kwargs or {}), **variables},
+            add_generation_prompt=opens,
+            variables={**(variables or {}), **of_tools},
         )
-        return self._encode(text)
 
     def parse(
         self, text: str, tools: Sequence[Tool], prompt_token_ids: Sequence[int]

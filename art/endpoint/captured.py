@@ -23,6 +23,8 @@ from art.types import Choice
 ROLLOUTS = "/v1/rollouts"
 """The path of the captures that are lent to agents elsewhere."""
 
+_SERVED = ("v1/", "inference/v1/")
+
 _capture: ContextVar[Capture | None] = ContextVar("art_endpoint_capture", default=None)
 
 
@@ -163,7 +165,7 @@ def _split(path: str) -> tuple[str | None, str | None]:
         return None, None
     token, _, rest = path.removeprefix(f"{ROLLOUTS}/").partition("/")
     # The paths of rollouts are not there a second time: its token must not open others.
-    if not rest.startswith("v1/") or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
+    if not rest.startswith(_SERVED) or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
         return None, None
     return token, f"/{rest}"
 

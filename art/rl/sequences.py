@@ -65,18 +65,26 @@ class TrainingBatch:
 
 
 @dataclass(slots=True)
-class _OpenSequence:
-    """A sequence that later turns of its conversation may still join."""
+class OpenSequence:
+    """A sequence that later turns of its conversation may still join.
+
+    Attributes:
+        tokens: As in :class:`TrainingSequence`; ``logprobs`` and ``mask`` too.
+        logprobs: See there.
+        mask: See there.
+    """
 
     tokens: IntArray
     logprobs: FloatArray
     mask: BoolArray
 
     def is_prefix_of(self, prompt: IntArray) -> bool:
+        """Say whether a prompt extends this sequence."""
         size = len(self.tokens)
         return size <= len(prompt) and np.array_equal(prompt[:size], self.tokens)
 
     def append(self, completion: Completion) -> None:
+        """Add what a completion has beyond this sequence, which its prompt extends."""
         context = completion.prompt[len(self.tokens) :]
         self.tokens = np.concatenate([self.tokens, context, completion.tokens])
         self.logprobs = np.concatenate(
@@ -136,7 +144,7 @@ def training_batch(
             sequences.extend(
                 TrainingSequence(each.tokens, each.logprobs, each.mask, float(advantage))
                 for conversation in trajectory.conversations
-                for each in _join(conversation)
+                for each in join_completions(conversation)
             )
     return TrainingBatch(
         sequences,
@@ -186,9 +194,16 @@ def _report(groups: Sequence[TrajectoryGroup], usable: UsableTrajectories) -> No
     )
 
 
-def _join(conversation: list[Completion]) -> list[_OpenSequence]:
-    """Join the turns of one conversation to sequences; see :func:`training_batch`."""
-    sequences: list[_OpenSequence] = []
+def join_completions(conversation: list[Completion]) -> list[OpenSequence]:
+    """Join the turns of one conversation to sequences; see :func:`training_batch`.
+
+    Args:
+        conversation: Its completions, in order. Those without tokens are left out.
+
+    Returns:
+        The sequences, in the order in which they began.
+    """
+    sequences: list[OpenSequence] = []
     for completion in conversation:
         if not len(completion.tokens):
             continue
@@ -196,7 +211,7 @@ def _join(conversation: list[Completion]) -> list[_OpenSequence]:
         if extended:
             target = max(extended, key=lambda each: len(each.tokens))
         else:
-            target = _OpenSequence(
+            target = OpenSequence(
                 np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.bool_)
             )
             sequences.append(target)

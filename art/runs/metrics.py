@@ -39,13 +39,16 @@ def step_metrics(groups: Sequence[TrajectoryGroup]) -> dict[str, float]:
         groups: The step's groups.
 
     Returns:
-        Means over all trajectories of ``reward`` and of each of their metrics; ``exception_rate``,
+        Means over all trajectories of ``reward`` and of each of their metrics, but sums of those
+        called ``costs/…``; ``exception_rate``,
         the part of the rollouts that raised; ``group_<name>``, the mean of each group metric over
         the groups that have trajectories; ``reward_std_dev``, the mean over the groups of two or
         more of their rewards' standard deviation (of a population), 0 without any.
     """
     trajectories = [trajectory for group in groups for trajectory in group]
     means = _means(trajectory.metrics for trajectory in trajectories)
+    for name in [name for name in means if name.startswith("costs/")]:
+        means[name] = sum(float(each.metrics.get(name, 0.0)) for each in trajectories)
     means |= _means({"reward": trajectory.reward} for trajectory in trajectories)
     exceptions = sum(len(group.exceptions) for group in groups)
     if rollouts := len(trajectories) + exceptions:

@@ -34,6 +34,23 @@ else:
 logger = logging.getLogger(__name__)
 
 
+def refuse_options(call: str, options: dict[str, object]) -> None:
+    """Refuse options of ART's that would have an effect there, and unknown ones.
+
+    Args:
+        call: Whose options they are, such as ``"art.LocalBackend"``.
+        options: Options by name.
+
+    Raises:
+        art.errors.ConfigurationError: An option of ART's is refused; says the way.
+        TypeError: An option is not ART's either.
+    """
+    from art._internal.refused_names import drop_neutral
+
+    for name in drop_neutral(call, options):
+        raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+
+
 class TinkerBackend:
     """Trains models on a Tinker server and serves them to OpenAI clients on this machine.
 
@@ -49,6 +66,10 @@ class TinkerBackend:
         base_url: The server; ``None`` is ``TINKER_BASE_URL``, or else the hosted service.
         path: Root of all models' state.
         show_progress: Shows the progress of long work; ``None`` shows bars on the terminal.
+        **options: ART's further options. One that would have an effect there is refused.
+
+    Raises:
+        art.errors.ConfigurationError: An option of ART's is refused.
     """
 
     def __init__(
@@ -58,12 +79,26 @@ class TinkerBackend:
         base_url: str | None = None,
         path: str | os.PathLike[str] = ".art",
         show_progress: "progress.ShowProgress | None" = None,
+        **options: object,
     ) -> None:
+        refuse_options("art.TinkerBackend", options)
         self._api_key = tinker_api_key
         self._base_url = base_url
         self._path = os.fspath(path)
         self._show_progress = show_progress
         self._services: dict[tuple[str, str], TinkerService] = {}
+
+    if not TYPE_CHECKING:  # a type checker would take it that every name is there
+
+        def __getattr__(self, name: str) -> object:
+            from art._internal.refused_names import find_way
+
+            way = find_way(f"art.local.LocalBackend.{name}")
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{way and f': {way}'}",
+                name=name,
+                obj=self,
+            )
 
     async def __aenter__(self) -> "typing.Self":
         return self
@@ -149,6 +184,37 @@ class TinkerBackend:
         step = service.step
         folder = service.checkpoint_dir(step)
         return LocalTrainResult(step, {**batch.metrics, **metrics}, str(folder))
+
+    async def train_sft(
+        self,
+        model: "backend.AnyTrainableModel",
+        trajectories: "Iterable[trajectories.Trajectory]",
+        config: "art_types.TrainSFTConfig | None" = None,
+    ) -> "art_types.LocalTrainResult":
+        """Imitate the assistant turns of trajectories, and serve the new weights.
+
+        Each batch is one optimizer step on the loss ``cross_entropy``; the call as a whole is one
+        step of the model, with one checkpoint. ``model.train_sft`` logs what this returns.
+
+        Args:
+            model: A registered model.
+            trajectories: The examples. One that cannot be trained on is dropped with a warning.
+            config: Batch size and learning rates; ``None`` is the defaults of
+                :class:`art.types.TrainSFTConfig`.
+
+        Returns:
+            The model's step afterwards, its checkpoint's folder, and means over the batches.
+
+        Raises:
+            art.errors.NoTrainableTokensError: Nothing can be trained on. Nothing was sent.
+            art.errors.ConfigurationError: There are too few learning rates. Nothing was sent.
+            art.errors.EngineError: The server failed; the last checkpoint is intact.
+        """
+        from art.types import LocalTrainResult, TrainSFTConfig
+
+        service = await self._get_service(model)
+        metrics = await service.train_sft(list(trajectories), config or TrainSFTConfig())
+        return LocalTrainResult(service.step, metrics, str(service.checkpoint_dir(service.step)))
 
     async def close(self) -> None:
         """Stop the endpoints and end the sessions. Checkpoints stay."""

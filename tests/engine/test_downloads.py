@@ -57,7 +57,7 @@ def test_external_weights_are_listed_and_deleted_as_any_checkpoint(
     [listed] = rest.list_checkpoints(trainer.model_id).result().checkpoints
     assert (listed.checkpoint_type, listed.tinker_path) == ("external", path)
     assert listed.expires_at is not None
-    rest.delete_checkpoint_from_tinker_path(path).result()
+    rest.delete_checkpoint(trainer.model_id, listed.checkpoint_id).result()
     with pytest.raises(tinker.NotFoundError, match="there is no checkpoint"):
         rest.get_external_weights_urls(path).result()
 

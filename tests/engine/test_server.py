@@ -238,6 +238,9 @@ def test_training_goes_on_exactly_from_a_checkpoint(
     got = train(fresh, steps=3)
     assert got[0] == pytest.approx(expected[0], rel=1e-6)
     assert got[2] != pytest.approx(expected[2], rel=1e-6), "the optimizer begins anew"
+    with pytest.warns(FutureWarning, match="deprecated"):
+        resumed.load_state(path).result()
+    assert train(resumed, steps=3) == pytest.approx(got, rel=1e-6)
 
 
 def refusal(call: Callable[[], object]) -> str:

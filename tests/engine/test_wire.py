@@ -351,7 +351,7 @@ def test_a_zstd_bomb_is_refused_without_holding_it() -> None:
         protobuf.decompress(bomb, max_bytes=1 << 20)
 
 
-@pytest.mark.parametrize("version", ["0.3.0", "0.18.1", "0.21.9", "", "new"])
+@pytest.mark.parametrize("version", ["0.3.0", "0.18.1", "0.21.9", "", "new", "9" * 5000])
 def test_versions_of_the_sdk_that_are_too_old_are_told_the_oldest(version: str) -> None:
     with pytest.raises(IncompatibleClientError, match=r">=0\.22"):
         check_sdk_version(version)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from functools import lru_cache
 
-from packaging.version import InvalidVersion, Version
+from packaging.version import Version
 
 from art.errors import IncompatibleClientError
 
@@ -41,7 +41,7 @@ def check_sdk_version(version: str) -> None:
     """
     try:
         parsed = Version(version)
-    except InvalidVersion:
+    except ValueError:  # not a version, or with a number of thousands of digits
         parsed = None
     if parsed is None or parsed.release < OLDEST.release:
         raise IncompatibleClientError(

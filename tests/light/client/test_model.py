@@ -25,7 +25,7 @@ from art.runs.history import HISTORY, read_history
 from art.runs.paths import checkpoint_dir, checkpoint_steps, model_dir
 from art.runs.trajectories import read_trajectory_groups
 from art.trajectories import Trajectory, TrajectoryGroup
-from art.types import TrainConfig, TrainOptions, TrainResult
+from art.types import TrainConfig, TrainOptions, TrainResult, TrainSFTConfig
 
 
 class RunConfig(BaseModel):
@@ -72,6 +72,14 @@ class FolderBackend:
         step = await self.get_step(model) + 1
         checkpoint_dir(folder_of(model), step).mkdir(parents=True)
         return TrainResult(step, {"loss": 0.5})
+
+    async def train_sft(
+        self,
+        model: AnyTrainableModel,
+        trajectories: Iterable[Trajectory],
+        config: TrainSFTConfig | None = None,
+    ) -> TrainResult:
+        return await self.train(model, [])
 
     async def delete_checkpoints(self, model: AnyTrainableModel, steps_to_keep: list[int]) -> None:
         for step in checkpoint_steps(folder_of(model)):
