@@ -2,6 +2,7 @@
 #   .venv          the client, the embedded engine, megatron-core (Linux), the tools
 #   .venv-tinker   the client alone: no torch, no megatron (what a `[tinker]` install has)
 #   .vllm          vLLM's source and what its import asks for: for one test, in no environment
+#   .sdks          every minor version of the tinker SDK, a folder each, for tests/sdk_matrix
 PYTHON ?= python3
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := -m pip install $(PIP_OPTIONS)
@@ -25,7 +26,7 @@ help:
 	@echo "make attack       set up, then attack the servers for about an hour"
 	@echo "make check        set up, then run every check of .pre-commit-config.yaml"
 	@echo "make format       sort and format the code"
-	@echo "make tables       make the tables of README.md and CONTRIBUTING.md again"
+	@echo "make tables       make the generated tables of README.md, CONTRIBUTING.md and docs again"
 
 quickstart: .venv/.local
 	$(PY) examples/quickstart.py
@@ -37,7 +38,7 @@ test-light: .venv-tinker/.ready
 
 # One thread each: two workers with torch's own threads would fight over two cores.
 test-full: export OMP_NUM_THREADS := 1
-test-full: .venv/.ready .venv-tinker/.ready $(VLLM)
+test-full: .venv/.ready .venv-tinker/.ready $(VLLM) .sdks/.ready
 	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile --durations=15
 
 # Every public name that is installed is loaded at once: with all engines, and with none.
@@ -63,10 +64,12 @@ format: .venv/.ready
 
 tables: .venv/.ready
 	$(PY) -m tools.layers --write
+	$(PY) -m tools.openpipe_page --write
 	$(PY) -m tools.prose --write
+	$(PY) -m tools.wire_methods --write
 
 clean:
-	rm -rf .venv .venv-tinker .vllm build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tinker .vllm .sdks build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python .venv-tinker/bin/python:
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -102,4 +105,14 @@ clean:
 	mv .vllm/build/vllm-*/vllm .vllm/vllm
 	rm -r .vllm/build
 	$(PY) $(INSTALL) --no-deps --target .vllm $(VLLM_IMPORTS)
+	@touch $@
+
+# All of them ask for the same libraries, which .venv-tinker has. One takes about a second.
+.sdks/.ready: tests/sdk_matrix/versions.txt | .venv-tinker/.ready
+	@echo "Installing every minor version of the tinker SDK into .sdks ..."
+	rm -rf .sdks
+	for version in $$(cat $<); do \
+		$(LIGHT) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
+			--target .sdks/$$version tinker==$$version || exit; \
+	done
 	@touch $@

@@ -1,7 +1,13 @@
 from . import dev as dev
 from . import errors as errors
+from . import mcp as mcp
+from . import rewards as rewards
 from . import types as types
+from . import utils as utils
 from .backend import Backend as Backend
+from .batches import trajectory_group_batches as trajectory_group_batches
+from .capture.context import auto_trajectory as auto_trajectory
+from .capture.context import capture_auto_trajectory as capture_auto_trajectory
 from .errors import ArtError as ArtError
 from .gather import gather_trajectories as gather_trajectories
 from .gather import gather_trajectory_groups as gather_trajectory_groups
@@ -20,3 +26,6 @@ from .types import MessagesAndChoices as MessagesAndChoices
 from .types import Tools as Tools
 from .types import TrainConfig as TrainConfig
 from .types import TrainResult as TrainResult
+from .types import TrainSFTConfig as TrainSFTConfig
+from .yielded_trajectories import capture_yielded_trajectory as capture_yielded_trajectory
+from .yielded_trajectories import yield_trajectory as yield_trajectory

@@ -35,7 +35,9 @@ _EXTRA_OF_SUBPACKAGE = {
     "endpoint": "tinker",
     "engine": "local",
     "executors": "local",
+    "langgraph": "langgraph",
     "local": "local",
+    "mcp": "mcp",
     "megatron": "megatron",
     "rl": "tinker",
     "tinker": "tinker",
@@ -47,6 +49,8 @@ _MODULES_OF_EXTRA = {
     "tinker": _TINKER,
     "local": f"{_TINKER} accelerate gguf huggingface_hub peft psutil safetensors tokenizers torch"
     " zstandard",
+    "mcp": "mcp",
+    "langgraph": "langchain_openai",
     "megatron": "einops huggingface_hub megatron packaging psutil safetensors torch transformers",
 }
 
@@ -84,9 +88,7 @@ def attach(
         module = addresses.get(name)
         if module is None:
             if not any(path.partition(".")[0] == name for path in addresses.values()):
-                raise AttributeError(
-                    f"module {package_name!r} has no attribute {name!r}", name=name, obj=package
-                )
+                raise _no_attribute(package, name)
             module = name
         if guard is not None:
             # Before the import, which may fail deep inside of what the guard looks at.
@@ -113,7 +115,8 @@ def read_stub(package: "ModuleType") -> dict[str, str]:
 
     Returns:
         The module of each name, below the package: ``{"Trajectory": "trajectories"}``. A
-        submodule is its own: ``{"dev": "dev"}``.
+        submodule is its own: ``{"dev": "dev"}``. A module of a package above keeps its further
+        dots: ``{"retry": ".retries"}`` for ``from ..retries import retry as retry``.
 
     Raises:
         ImportError: The stub is missing, or the package's loader cannot read it.
@@ -138,6 +141,17 @@ def read_stub(package: "ModuleType") -> dict[str, str]:
     return addresses
 
 
+def _no_attribute(package: "ModuleType", name: str) -> AttributeError:
+    """Say that a package has no such name; and of a name of ART's, which way to take instead."""
+    reason = ""
+    if not name.startswith("_"):
+        from art._internal.refused_names import find_way
+
+        reason = find_way(f"{package.__name__}.{name}")
+    text = f"module {package.__name__!r} has no attribute {name!r}{reason and f': {reason}'}"
+    return AttributeError(text, name=name, obj=package)
+
+
 def _resolve(address: str) -> "Callable[[str], object]":
     from importlib import import_module
 
@@ -152,22 +166,42 @@ def _load(package_name: str, module: str, name: str) -> object:
     # One name at a time, since lazy_loader has a switch of its own: with EAGER_IMPORT set, for
     # the sake of another library, it would load every engine, and fail at the first absent one.
     # It loads the name, and keeps it in the package so that `__getattr__` is not called again.
-    if module == name:
-        load, _, _ = lazy_loader.attach(package_name, [name])
+    if module.startswith("."):
+        load, module = _loader_from_above(package_name, module), _absolute(package_name, module)
     else:
-        load, _, _ = lazy_loader.attach(package_name, None, {module: [name]})
+        if module == name:
+            load, _, _ = lazy_loader.attach(package_name, [name])
+        else:
+            load, _, _ = lazy_loader.attach(package_name, None, {module: [name]})
+        module = f"{package_name}.{module}"
     try:
         return load(name)
     except ModuleNotFoundError as error:
-        explained = explain_missing(error, f"{package_name}.{module}")
+        explained = explain_missing(error, module)
         if explained is error:
             raise
         raise explained from error
     except AttributeError as error:
         # Left as it is, `hasattr` would answer False and the cause would be lost.
-        raise ImportError(
-            f"cannot load {package_name}.{name}: {error}", name=f"{package_name}.{module}"
-        ) from error
+        raise ImportError(f"cannot load {package_name}.{name}: {error}", name=module) from error
+
+
+def _absolute(package_name: str, module: str) -> str:
+    while module.startswith("."):
+        package_name, module = package_name.rpartition(".")[0], module[1:]
+    return f"{package_name}.{module}"
+
+
+def _loader_from_above(package_name: str, module: str) -> "Callable[[str], object]":
+    """Load names of a package above. lazy_loader would keep them there, as names of its own."""
+    from importlib import import_module
+
+    def load(name: str) -> object:
+        value: object = getattr(import_module(_absolute(package_name, module)), name)
+        sys.modules[package_name].__dict__[name] = value
+        return value
+
+    return load
 
 
 def explain_missing(error: ModuleNotFoundError, part: str) -> ImportError:

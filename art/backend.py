@@ -5,8 +5,8 @@ from typing import Any, Protocol, Unpack
 
 from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
-from art.trajectories import TrajectoryGroup
-from art.types import TrainConfig, TrainOptions, TrainResult
+from art.trajectories import Trajectory, TrajectoryGroup
+from art.types import TrainConfig, TrainOptions, TrainResult, TrainSFTConfig
 
 
 class AnyModel(Protocol):
@@ -120,6 +120,29 @@ class Backend(Protocol):
 
         Returns:
             The model's step afterwards, and metrics.
+
+        Raises:
+            art.errors.TrainingDataError: The trajectories cannot be trained on.
+            art.errors.ConfigurationError: An option cannot be used.
+            art.errors.EngineError: The engine failed; earlier checkpoints are intact.
+        """
+        ...
+
+    async def train_sft(
+        self,
+        model: AnyTrainableModel,
+        trajectories: Iterable[Trajectory],
+        config: TrainSFTConfig | None = None,
+    ) -> TrainResult:
+        """Imitate the assistant turns of trajectories and serve the new weights.
+
+        Args:
+            model: A registered model.
+            trajectories: The examples.
+            config: Batch size and learning rates; ``None`` is the defaults.
+
+        Returns:
+            The model's step afterwards, one more than before, and metrics.
 
         Raises:
             art.errors.TrainingDataError: The trajectories cannot be trained on.

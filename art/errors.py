@@ -14,11 +14,15 @@ expect, so that ``except ValueError`` keeps working. All can be pickled: they cr
       AdapterFormatError (ValueError)
       UnknownBaseModelError (ValueError)
       NotRegisteredError (ValueError)
+      CaptureError (RuntimeError)
       TrainingDataError (ValueError)
         EmptyGroupError
         InvalidRewardError
         NoTrainableTokensError
         ContextLengthError
+      NoTrajectoryError (RuntimeError)
+      AnswerError (RuntimeError)
+        JudgeError
       CheckpointError (OSError)
       ModelInUseError (RuntimeError)
       EngineError (RuntimeError)
@@ -109,6 +113,10 @@ class NotRegisteredError(ArtError, ValueError):
     """A model was used before ``await model.register(backend)``."""
 
 
+class CaptureError(ArtError, RuntimeError):
+    """A trajectory was asked for where none is captured, or no longer."""
+
+
 class TrainingDataError(ArtError, ValueError):
     """Trajectories cannot become training data. Nothing was sent and nothing has changed."""
 
@@ -127,6 +135,18 @@ class NoTrainableTokensError(TrainingDataError):
 
 class ContextLengthError(TrainingDataError):
     """A sequence is longer than the model's context."""
+
+
+class NoTrajectoryError(ArtError, RuntimeError):
+    """Code that was to yield a trajectory ended without one."""
+
+
+class AnswerError(ArtError, RuntimeError):
+    """A model that was asked for data gave no answer, or none that can be used."""
+
+
+class JudgeError(AnswerError):
+    """A judge gave no scores, or none that can be used."""
 
 
 class CheckpointError(ArtError, OSError):

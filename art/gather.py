@@ -1,5 +1,6 @@
 """Gathering trajectories: many rollouts at once, with a progress bar."""
 
+import warnings
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias, cast, overload
@@ -23,6 +24,7 @@ async def gather_trajectory_groups(
     groups: Iterable[Rollout[TrajectoryGroup]],
     *,
     pbar_desc: str | None = "gather",
+    pbar_total_completion_tokens: bool = False,
     max_exceptions: float = 0,
     max_metrics: int | None = None,
     after_each: AfterEach | None = None,
@@ -35,6 +37,7 @@ async def gather_trajectory_groups(
             one of these.
         pbar_desc: The progress bar's label. The bar shows the running means of the reward and
             the metrics.
+        pbar_total_completion_tokens: Without effect, as in ART; ``True`` warns.
         max_exceptions: How many rollouts may fail; between 0 and 1, which part of them.
         max_metrics: How many means the bar shows; ``None`` is all.
         after_each: Called with each complete group, as soon as it is; what it returns takes the
@@ -54,7 +57,7 @@ async def gather_trajectory_groups(
     """
 
     async def gather_one(source: Rollout[TrajectoryGroup]) -> list[TrajectoryGroup]:
-        group = await _complete(source, tally)
+        group = await complete_group(source, tally)
         if group is None or after_each is None:
             return [] if group is None else [group]
         replacement = await after_each(group)
@@ -62,6 +65,7 @@ async def gather_trajectory_groups(
             return []
         return replacement if isinstance(replacement, list) else [replacement]
 
+    warn_of_completion_tokens_bar(pbar_total_completion_tokens)
     sources = list(groups)
     try:
         tally = Tally(
@@ -77,6 +81,17 @@ async def gather_trajectory_groups(
     finally:
         discard(sources)
     return [group for groups_of_one in gathered for group in groups_of_one]
+
+
+def warn_of_completion_tokens_bar(asked_for: bool) -> None:
+    """Warn of ART's option ``pbar_total_completion_tokens``, deprecated there, where it is set."""
+    if asked_for:
+        warnings.warn(
+            "pbar_total_completion_tokens has no effect, as in ART; the bar shows the mean of "
+            "completion_tokens where completions carry logprobs",
+            DeprecationWarning,
+            stacklevel=3,
+        )
 
 
 @contextmanager
@@ -98,8 +113,22 @@ def _shown(tally: Tally, description: str | None, max_metrics: int | None) -> It
             tally.on_change = None
 
 
-async def _complete(source: Rollout[TrajectoryGroup], tally: Tally) -> TrajectoryGroup | None:
-    """Run one group; ``None`` where the group as a whole failed and was allowed to."""
+async def complete_group(source: Rollout[TrajectoryGroup], tally: Tally) -> TrajectoryGroup | None:
+    """Run one group.
+
+    Args:
+        source: A group made from rollouts, a coroutine that returns a group, or a callable that
+            gives one of these. ``tally`` expects its rollouts, or the coroutine as one.
+        tally: Counts rewards and failures, and says how many failures are allowed.
+
+    Returns:
+        The group; ``None`` where the coroutine failed and was allowed to.
+
+    Raises:
+        TypeError: A coroutine returned something else.
+        art.errors.ConfigurationError: A rollout raised one.
+        Exception: What a rollout raised, when it is one more than are allowed.
+    """
     if isinstance(source, PendingTrajectoryGroup):
         return await source.run(tally)
     try:
@@ -128,6 +157,7 @@ async def gather_trajectories(
     trajectories: Iterable[Rollout[Trajectory]],
     *,
     pbar_desc: str | None = ...,
+    pbar_total_completion_tokens: bool = ...,
     max_exceptions: Literal[0] = ...,
     max_metrics: int | None = ...,
     retries: int = ...,
@@ -139,6 +169,7 @@ async def gather_trajectories(
     trajectories: Iterable[Rollout[Trajectory]],
     *,
     pbar_desc: str | None = ...,
+    pbar_total_completion_tokens: bool = ...,
     max_exceptions: float,
     max_metrics: int | None = ...,
     retries: int = ...,
@@ -150,6 +181,7 @@ async def gather_trajectories(
     trajectories: Iterable[Rollout[Iterable[Trajectory]]],
     *,
     pbar_desc: str | None = ...,
+    pbar_total_completion_tokens: bool = ...,
     max_exceptions: Literal[0] = ...,
     max_metrics: int | None = ...,
     retries: int = ...,
@@ -161,6 +193,7 @@ async def gather_trajectories(
     trajectories: Iterable[Rollout[Iterable[Trajectory]]],
     *,
     pbar_desc: str | None = ...,
+    pbar_total_completion_tokens: bool = ...,
     max_exceptions: float,
     max_metrics: int | None = ...,
     retries: int = ...,
@@ -171,6 +204,7 @@ async def gather_trajectories(
     trajectories: Iterable[Rollout[Trajectory]] | Iterable[Rollout[Iterable[Trajectory]]],
     *,
     pbar_desc: str | None = "gather",
+    pbar_total_completion_tokens: bool = False,
     max_exceptions: float = 0,
     max_metrics: int | None = None,
     retries: int = 0,
@@ -185,6 +219,7 @@ async def gather_trajectories(
     Args:
         trajectories: Coroutines that return a trajectory, or several; or callables that give one.
         pbar_desc: The progress bar's label.
+        pbar_total_completion_tokens: Without effect, as in ART; ``True`` warns.
         max_exceptions: How many rollouts may fail; between 0 and 1, which part of them.
         max_metrics: How many running means the bar shows; ``None`` is all.
         retries: How often a rollout that fails is run again before it counts as failed. The
@@ -200,6 +235,7 @@ async def gather_trajectories(
         Exception: What a rollout raised, when it is one more than ``max_exceptions``. All others
             are cancelled first.
     """
+    warn_of_completion_tokens_bar(pbar_total_completion_tokens)
     pending: PendingRollouts[Trajectory | Iterable[Trajectory]] = PendingRollouts(
         cast("Iterable[Rollout[Trajectory | Iterable[Trajectory]]]", trajectories)
     )

@@ -5,26 +5,33 @@ import importlib
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from contextvars import Token
 from pathlib import Path
-from typing import Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self
 
 from openai import AsyncOpenAI, DefaultAsyncHttpxClient, Timeout
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 from typing_extensions import TypeVar
 
 # At run time too, so that `typing.get_type_hints` finds the names.
+from art._internal.proxies import is_loopback_url
+from art._internal.refused_names import drop_neutral, find_way
 from art.backend import Backend
+from art.capture.rollout_endpoint import RolloutEndpoint, open_rollout
 from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
 from art.dev.validate import validate_model_config, validate_server_config
 from art.errors import ConfigurationError, NotRegisteredError
+from art.metrics import MetricsBuilder
 from art.runs.history import HISTORY, best_step, read_history
 from art.runs.log import FileLogger, RunLogger, as_groups
 from art.runs.metrics import split_metrics, step_metrics
 from art.runs.paths import model_dir, path_component
 from art.runs.state import merge_state, read_state, write_state
 from art.trajectories import Trajectory, TrajectoryGroup
+from art.types import TrainResult, TrainSFTConfig
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +39,9 @@ logger = logging.getLogger(__name__)
 ConfigT = TypeVar("ConfigT", bound=BaseModel | None, default=Any)
 
 OptionT = TypeVar("OptionT")
+
+# Where `state.json` keeps the totals of costs, times and data.
+_METRICS_STATE = "_metrics_builder_state"
 
 # A rollout may wait long for its turn. A server that does not accept is not there; but a thousand
 # connections that are opened at once, on a busy machine, hold each other up for seconds.
@@ -81,6 +91,7 @@ class Model(BaseModel, Generic[ConfigT]):
     _backend: Backend | None = PrivateAttr(default=None)
     _client: tuple[tuple[object, ...], AsyncOpenAI] | None = PrivateAttr(default=None)
     _created: float = PrivateAttr(default_factory=time.time)
+    _metrics: MetricsBuilder | None = PrivateAttr(default=None)
 
     def __init__(
         self,
@@ -96,6 +107,7 @@ class Model(BaseModel, Generic[ConfigT]):
     ) -> None:
         path_component("model", name)
         path_component("project", project)
+        fields = drop_neutral("art.Model", fields)
         super().__init__(
             name=name,
             project=project,
@@ -116,6 +128,13 @@ class Model(BaseModel, Generic[ConfigT]):
                 f"validate it from a dict, name its class: {cls.__name__}[MyConfig]"
             )
         return config
+
+    if not TYPE_CHECKING:  # a type checker would take it that every name is there
+
+        def __getattr__(self, name: str) -> Any:
+            if way := find_way(f"art.{type(self).__name__}.{name}"):
+                raise AttributeError(f"{type(self).__name__} has no {name}: {way}")
+            return super().__getattr__(name)
 
     def get_output_dir(self) -> Path:
         """Build the path of the folder of the model's state. It need not exist."""
@@ -155,6 +174,35 @@ class Model(BaseModel, Generic[ConfigT]):
                 ) from error
         await backend.register(self)
         self._backend = backend
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # `Model[MyConfig]` is made where it is written, and has no name to be imported by.
+        generic = type(self).__pydantic_generic_metadata__
+        return _blank, (generic["origin"] or type(self), generic["args"]), self.__getstate__()
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # To another process go the endpoint's address and its key, not connections. The name is
+        # resolved here: there is no backend there that could look up the latest step.
+        state = super().__getstate__()
+        fields = state["__dict__"] | {"inference_model_name": self._copied_inference_name()}
+        private = (state["__pydantic_private__"] or {}) | {"_backend": None, "_client": None}
+        return state | {"__dict__": fields, "__pydantic_private__": private}
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        copied._client = None
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        # A backend and a client have locks, and belong to this process: the copy shares the one,
+        # and makes a client of its own.
+        memo = {} if memo is None else memo
+        memo[id(self._backend)] = self._backend
+        memo[id(self._client)] = None
+        return super().__deepcopy__(memo)
+
+    def _copied_inference_name(self) -> str | None:
+        return self.inference_model_name if self._backend is None else self.get_inference_name()
 
     def openai_client(self) -> AsyncOpenAI:
         """Return a client of the model's endpoint, the same one at every call in an event loop.
@@ -228,7 +276,8 @@ class Model(BaseModel, Generic[ConfigT]):
         """Log trajectories, metrics, or both.
 
         One row goes to ``history.jsonl``: the means of :func:`art.runs.metrics.step_metrics`, then
-        ``metrics``. Trajectories go to ``trajectories/<split>/<step>.jsonl``, one group a line,
+        ``metrics``, then what :meth:`metrics_builder` holds; ``costs/…`` are summed up and get
+        totals. Trajectories go to ``trajectories/<split>/<step>.jsonl``, one group a line,
         after what was logged of the same split and step. (ART 0.5 writes parquet there; JSON
         lines need no pyarrow, and keep a Choice's token ids.)
 
@@ -254,10 +303,52 @@ class Model(BaseModel, Generic[ConfigT]):
             await asyncio.to_thread(run_logger.log_trajectories, groups, split=split, step=step)
             row |= step_metrics(groups)
         row |= metrics or {}
+        row |= await self._take_costs(split, row)
         if row:
             named = split_metrics(row, split)
             named |= {"training_step": step, "time/wall_clock_sec": time.time() - self._created}
             await asyncio.to_thread(run_logger.log_metrics, named, step=step)
+
+    def metrics_builder(self, cost_context: str | None = None) -> MetricsBuilder:
+        """Return the builder of metrics that :meth:`log` writes, with the model's totals.
+
+        Args:
+            cost_context: The part of the run that responses are charged to: ``"train"``, which
+                ``log(split="train")`` writes; ``"eval"``, which ``val`` and ``test`` write; or
+                another split. ``None`` is ``"train"``.
+
+        Raises:
+            art.errors.CheckpointError: ``state.json`` is damaged.
+        """
+        if self._metrics is None:
+            self._metrics = MetricsBuilder("train")
+            self._metrics.load_state_dict((self.read_state() or {}).get(_METRICS_STATE, {}))
+        return self._metrics.for_cost_context(cost_context or "train")
+
+    def activate_metrics_context(self, cost_context: str) -> Token[MetricsBuilder]:
+        """Charge what is asked of other models, such as a judge, to a part of the run.
+
+        Args:
+            cost_context: As for :meth:`metrics_builder`.
+
+        Returns:
+            The token that takes it back: ``token.var.reset(token)``.
+        """
+        return self.metrics_builder(cost_context).activate()
+
+    async def _take_costs(self, split: str, row: dict[str, float]) -> dict[str, float]:
+        """Take the costs out of a row, and give them back summed up, with all that is pending."""
+        costs = [name for name in row if name.startswith("costs/")]
+        if self._metrics is None and not costs:
+            return {}
+        builder = self.metrics_builder("eval" if split in ("val", "test") else split)
+        for name in costs:
+            builder.add_metric(name, row.pop(name))
+        if not builder.has_pending:
+            return {}
+        metrics = await builder.flush()
+        await asyncio.to_thread(self.merge_state, {_METRICS_STATE: builder.state_dict()})
+        return metrics
 
     def overwrite_state(self, state: Mapping[str, Any]) -> None:
         """Replace the model's ``state.json``, where a run keeps what it must remember.
@@ -266,6 +357,9 @@ class Model(BaseModel, Generic[ConfigT]):
             state: Values that JSON can hold.
         """
         write_state(self.get_output_dir(), state)
+
+    # ART's earlier name.
+    write_state = overwrite_state
 
     def merge_state(self, state: Mapping[str, Any]) -> dict[str, Any]:
         """Merge into the model's ``state.json``; dicts within are merged too.
@@ -388,6 +482,31 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         self.inference_base_url, self.inference_api_key = url, key
         self.inference_model_name = backend.inference_name(self)
 
+    @asynccontextmanager
+    async def rollout_endpoint(self) -> AsyncIterator[RolloutEndpoint]:
+        """Open a base URL for one rollout, for an agent in any process, container or language.
+
+        ::
+
+            async with model.rollout_endpoint() as rollout:
+                await run_my_agent(env={**os.environ, **rollout.env}, model=rollout.model_name)
+                trajectory = await rollout.trajectory()
+            trajectory.reward = ...
+
+        The trajectory has the agent's turns with their exact tokens, whatever dialect it speaks;
+        a request that continues no earlier conversation begins one of ``additional_histories``.
+        Inside one process :func:`art.capture.context.capture_auto_trajectory` needs no URL.
+
+        Yields:
+            The URL, its key and the model's name. When the block ends, the URL is closed.
+
+        Raises:
+            art.errors.NotRegisteredError: The model was not registered yet.
+            openai.OpenAIError: The endpoint cannot be reached.
+        """
+        async with open_rollout(self.openai_client(), self.get_inference_name()) as rollout:
+            yield rollout
+
     async def get_step(self) -> int:
         """Count the training steps that the model has taken.
 
@@ -395,6 +514,56 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
             art.errors.NotRegisteredError: The model was not registered yet.
         """
         return await self.backend().get_step(self)
+
+    async def train(self, *args: object, **options: object) -> NoReturn:
+        """Refuse ART's earlier way to train; a backend trains a model.
+
+        Raises:
+            art.errors.ConfigurationError: Always; says what to write instead.
+        """
+        raise ConfigurationError(
+            "model.train(groups, config=…) is of ART before 0.5. Write "
+            "`result = await backend.train(model, groups, learning_rate=…)`, then "
+            '`await model.log(groups, split="train", metrics=result.metrics)`'
+        )
+
+    async def train_sft(
+        self,
+        trajectories: Iterable[Trajectory],
+        config: TrainSFTConfig | None = None,
+        _config: Mapping[str, object] | None = None,
+        verbose: bool = False,
+    ) -> TrainResult:
+        """Imitate the assistant turns of trajectories, and log one row of metrics.
+
+        ::
+
+            await model.train_sft(examples, art.TrainSFTConfig(learning_rate=2e-4, batch_size=4))
+
+        Args:
+            trajectories: The examples. One that cannot be trained on is dropped with a warning.
+            config: Batch size and learning rates; ``None`` is the defaults.
+            _config: ART's experimental options, of which it has none.
+            verbose: Log the metrics at level info too.
+
+        Returns:
+            The model's step afterwards, one more than before, and means over the batches.
+
+        Raises:
+            art.errors.NotRegisteredError: The model was not registered yet.
+            art.errors.TrainingDataError: Nothing can be trained on.
+            art.errors.ConfigurationError: An option cannot be used.
+            art.errors.EngineError: The engine failed; the last checkpoint is intact.
+        """
+        if _config:
+            raise ConfigurationError(
+                f"train_sft takes no experimental options, and _config has {', '.join(_config)}"
+            )
+        result = await self.backend().train_sft(self, trajectories, config)
+        if verbose:
+            logger.info("%s: step %d by SFT: %s", self.name, result.step, result.metrics)
+        await self.log(split="train", metrics=result.metrics, step=result.step)
+        return result
 
     async def delete_checkpoints(self, best_checkpoint_metric: str = "val/reward") -> None:
         """Delete all checkpoints but the latest and the best.
@@ -421,6 +590,13 @@ class TrainableModel(Model[ConfigT], Generic[ConfigT]):
         await self.backend().delete_checkpoints(self, keep)
 
 
+def _blank(kind: Any, arguments: tuple[Any, ...]) -> Any:
+    """Make the object whose state is about to be unpickled."""
+    if arguments:
+        kind = kind[arguments]
+    return kind.__new__(kind)
+
+
 def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
     # httpx or httpx2, whichever this openai is built on: it exports all of it but `Limits`.
     http = importlib.import_module(DefaultAsyncHttpxClient.__base__.__module__.partition(".")[0])
@@ -429,7 +605,12 @@ def _unlimited_client(url: str, key: str) -> AsyncOpenAI:
     return AsyncOpenAI(
         base_url=url,
         api_key=key,
-        http_client=DefaultAsyncHttpxClient(timeout=timeout, limits=limits),
+        http_client=DefaultAsyncHttpxClient(
+            timeout=timeout,
+            limits=limits,
+            # Of the environment a client of loopback needs nothing, least of all a proxy.
+            trust_env=not is_loopback_url(url),
+        ),
     )
 
 

@@ -10,6 +10,7 @@ from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeAlias, TypeGuard, TypeVar
 from weakref import WeakValueDictionary
 
+from art._internal.numbers import plain_number
 from art.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
@@ -82,6 +83,16 @@ class Tally:
         self.total += more
         self._changed(0)
 
+    def start_over(self) -> None:
+        """Forget what was counted: what is recorded from now on counts by itself.
+
+        Rollouts that are running stay expected.
+        """
+        self.total -= self._counts.get("reward", 0) + self.exceptions
+        self.exceptions = 0
+        self._sums.clear()
+        self._counts.clear()
+
     def record(self, finished: Iterable[Scored]) -> int:
         """Add finished rollouts to the means, each of them once.
 
@@ -113,6 +124,7 @@ class Tally:
         logger.warning("A rollout failed (%d so far): %r", self.exceptions, error)
 
     def _add(self, name: str, value: float) -> None:
+        value = plain_number(value)
         self._sums[name] = self._sums.get(name, 0.0) + value
         self._counts[name] = self._counts.get(name, 0) + 1
 

@@ -5,15 +5,36 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypedDict, Unpack, cast, overload
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Self,
+    TypeAlias,
+    TypedDict,
+    TypeVar,
+    Unpack,
+    cast,
+    overload,
+)
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, WrapSerializer
 
+from art._internal.numbers import plain_number
 from art.rollouts import PendingRollouts, Rollout, Tally, current_tally, discard, is_rollout
-from art.types import Choice, Message, Messages, MessagesAndChoices, Tools
+from art.types import Choice, Message, Messages, MessagesAndChoices, Tools, message_or_choice
 
-MetadataValue: TypeAlias = float | int | str | bool | None
-MetricValue: TypeAlias = float | int | bool
+T = TypeVar("T")
+
+# Numbers of NumPy and torch are taken; on disk, and once a rollout is finished, they are Python's.
+_Plain = Annotated[
+    T,
+    BeforeValidator(plain_number),
+    # What was set was not validated.
+    WrapSerializer(lambda value, serialize: serialize(plain_number(value))),
+]
+MetadataValue: TypeAlias = _Plain[float | int | str | bool | None]
+MetricValue: TypeAlias = _Plain[float | int | bool]
 
 # NaN and infinity have no JSON number; as strings they survive a round trip.
 _AS_STRICT_JSON = ConfigDict(ser_json_inf_nan="strings")
@@ -53,7 +74,12 @@ class Trajectory(BaseModel):
     """One rollout: a conversation and its reward.
 
     Append a message as the dict that was sent, and a completion as the ``Choice`` that came back:
-    its exact tokens are what training uses. Dicts are context only.
+    its exact tokens are what training uses. Dicts are context only. Objects of a client, such as
+    openai's ``ChatCompletionMessage``, may stand for dicts, and NumPy's and torch's numbers for
+    Python's.
+
+    A reward or a metric that is NaN or infinite is kept, and written as ``"NaN"`` or
+    ``"Infinity"``; training leaves a trajectory without a finite reward out, and counts it.
 
     Attributes:
         messages_and_choices: The conversation.
@@ -72,8 +98,8 @@ class Trajectory(BaseModel):
 
     messages_and_choices: MessagesAndChoices = []
     tools: Tools | None = None
-    additional_histories: list[History] = []
-    reward: float = 0.0
+    additional_histories: list[SerializeAsAny[History]] = []
+    reward: _Plain[float] = 0.0
     initial_policy_version: int | None = None
     final_policy_version: int | None = None
     metrics: dict[str, MetricValue] = {}
@@ -111,16 +137,16 @@ class Trajectory(BaseModel):
     def for_logging(self) -> dict[str, Any]:
         """Render everything as plain values; each message says whether it is ``trainable``."""
         return {
-            "reward": self.reward,
+            "reward": plain_number(self.reward),
             "initial_policy_version": self.initial_policy_version,
             "final_policy_version": self.final_policy_version,
-            "metrics": self.metrics,
-            "metadata": self.metadata,
+            "metrics": _plain_numbers(self.metrics),
+            "metadata": _plain_numbers(self.metadata),
             "messages": [
                 {**item.message.to_dict(), "trainable": True}
                 if isinstance(item, Choice)
                 else {**item, "trainable": False}
-                for item in self.messages_and_choices
+                for item in map(message_or_choice, self.messages_and_choices)
             ],
             "tools": self.tools,
             "logs": self.logs,
@@ -140,7 +166,7 @@ def get_messages(messages_and_choices: MessagesAndChoices) -> Messages:
         Messages whose ``content`` is never ``None``, since chat templates want text.
     """
     messages: Messages = []
-    for item in messages_and_choices:
+    for item in map(message_or_choice, messages_and_choices):
         if not isinstance(item, Choice):
             content = item.get("content")
             messages.append(cast(Message, {**item, "content": "" if content is None else content}))
@@ -154,11 +180,15 @@ def get_messages(messages_and_choices: MessagesAndChoices) -> Messages:
     return messages
 
 
+def _plain_numbers(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: plain_number(value) for name, value in values.items()}
+
+
 def finish_trajectory(result: Trajectory) -> Trajectory:
     """Check what a rollout returned, and set its metric ``completion_tokens``.
 
-    The metric is the mean number of tokens of the completions that carry logprobs; without any
-    there is no such metric.
+    Messages and numbers of other libraries are made plain. The metric is the mean number of tokens
+    of the completions that carry logprobs; without any there is no such metric.
 
     Args:
         result: What a rollout returned.
@@ -171,6 +201,12 @@ def finish_trajectory(result: Trajectory) -> Trajectory:
     """
     if not isinstance(result, Trajectory):
         raise TypeError(f"a rollout must return an art.Trajectory; it returned {result!r:.100}")
+    histories: list[Trajectory | History] = [result, *result.additional_histories]
+    for history in histories:
+        history.messages_and_choices[:] = map(message_or_choice, history.messages_and_choices)
+    result.reward = plain_number(result.reward)
+    result.metrics.update(_plain_numbers(result.metrics))
+    result.metadata.update(_plain_numbers(result.metadata))
     counts = [
         len(item.logprobs.content or item.logprobs.refusal or [])
         for item in result.messages_and_choices
@@ -250,13 +286,12 @@ def pending_group(
     """
 
     def complete(results: list[Trajectory | Exception]) -> TrajectoryGroup:
-        return group_type(
-            results,
-            exceptions=template.exceptions,
-            metadata=template.metadata,
-            metrics=template.metrics,
-            logs=template.logs,
-        )
+        given = {
+            name: getattr(template, name)
+            for name in group_type.model_fields
+            if name != "trajectories"
+        }
+        return group_type(results, **cast(_GroupFields, given))
 
     pending = PendingTrajectoryGroup(rollouts, complete)
     try:
@@ -280,6 +315,9 @@ class _GroupType(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass
         def __call__(cls, trajectories, *args, **fields):
             items = list(trajectories)
             rollouts = [item for item in items if is_rollout(item)]
+            if unknown := fields.keys() - cls.model_fields.keys():
+                discard(rollouts)
+                raise TypeError(f"{cls.__name__} has no field {', '.join(sorted(unknown))}")
             if not rollouts:
                 return super().__call__(items, *args, **fields)
             if len(rollouts) < len(items):
@@ -315,7 +353,7 @@ class TrajectoryGroup(BaseModel, metaclass=_GroupType):
 
     model_config = _AS_STRICT_JSON
 
-    trajectories: list[Trajectory]
+    trajectories: list[SerializeAsAny[Trajectory]]
     exceptions: list[PydanticException] = []
     metadata: dict[str, MetadataValue] = {}
     metrics: dict[str, MetricValue] = {}
@@ -343,6 +381,7 @@ class TrajectoryGroup(BaseModel, metaclass=_GroupType):
         metadata: dict[str, MetadataValue] | None = None,
         metrics: dict[str, MetricValue] | None = None,
         logs: list[str] | None = None,
+        **fields: Any,  # those of a subclass
     ) -> None:
         items = list(trajectories)
         raised = [item for item in items if isinstance(item, BaseException)]
@@ -355,6 +394,7 @@ class TrajectoryGroup(BaseModel, metaclass=_GroupType):
             metadata=metadata or {},
             metrics=metrics or {},
             logs=logs or [],
+            **fields,
         )
 
     def log(self, message: str) -> None:
@@ -371,7 +411,9 @@ class TrajectoryGroup(BaseModel, metaclass=_GroupType):
         # Its own lists, so that appending to the copy leaves the original as it was.
         copy = super().__copy__()
         for name in type(self).model_fields:
-            setattr(copy, name, getattr(self, name).copy())
+            value = getattr(self, name)
+            if isinstance(value, list | dict):
+                setattr(copy, name, value.copy())
         return copy
 
     def __await__(self) -> Generator[Any, None, Self]:

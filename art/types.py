@@ -10,15 +10,18 @@ from openai.types.chat.chat_completion_tool_param import ChatCompletionToolParam
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Discriminator,
     Field,
     GetPydanticSchema,
     Tag,
     ValidationError,
+    WrapSerializer,
     model_validator,
 )
 
+from art._internal.refused_names import drop_neutral
 from art.errors import ConfigurationError
 from art.formats.adam import AdamParams
 from art.formats.losses import LossName, complete_config
@@ -34,9 +37,34 @@ def _check_message(message: object) -> object:
 
 
 def _kind(item: object) -> Literal["choice", "message"]:
-    # A Choice that went through JSON is a dict again; no message has a field called "message".
-    is_choice = isinstance(item, Choice) or (isinstance(item, Mapping) and "message" in item)
-    return "choice" if is_choice else "message"
+    return "choice" if isinstance(item, Choice) else "message"
+
+
+def message_or_choice(item: object) -> Any:
+    """Turn what a client gave into a message as a dict, or a ``Choice``.
+
+    Args:
+        item: A dict or a ``Choice``; or an object of another client that has the same fields,
+            such as openai's ``ChatCompletionMessage`` or litellm's ``Choices``; or a ``Choice``
+            that became a dict on its way.
+
+    Returns:
+        A dict that is no Choice, and a ``Choice``, as they are; an object with the fields of a
+        message as a dict; an object or a dict with the fields of a Choice as a ``Choice``. A value
+        of any other kind is returned as it is.
+
+    Raises:
+        pydantic.ValidationError: It has a message within, as a Choice has, but is none.
+    """
+    if isinstance(item, Choice):
+        return item
+    if not isinstance(item, Mapping) and callable(dump := getattr(item, "model_dump", None)):
+        # Nulls are what the client's class has and the message does not.
+        item = {name: value for name, value in dump().items() if value is not None}
+    # No message has a field called "message".
+    if isinstance(item, Mapping) and "message" in item:
+        return Choice.model_validate(item)
+    return item
 
 
 # openai's message types are not validated further: they consume iterables, and servers take more.
@@ -47,7 +75,12 @@ Message = Annotated[
     ),
 ]
 MessageOrChoice = Annotated[
-    Annotated[Message, Tag("message")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)
+    Annotated[
+        Annotated[Message, Tag("message")] | Annotated[Choice, Tag("choice")], Discriminator(_kind)
+    ],
+    BeforeValidator(message_or_choice),
+    # What was appended was not validated.
+    WrapSerializer(lambda item, serialize: serialize(message_or_choice(item))),
 ]
 Messages = list[Message]
 MessagesAndChoices = list[MessageOrChoice]
@@ -63,6 +96,9 @@ _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 _ADAM = AdamParams()
+
+# ART's default for a machine of one's own.
+_AUTO_BATCH_SIZE = 2
 
 
 class TrainOptions(TypedDict, total=False):
@@ -115,6 +151,11 @@ class TrainConfig(BaseModel):
     weight_decay: float = _ADAM.weight_decay
     grad_clip_norm: float = _ADAM.grad_clip_norm
 
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_neutral(cls, fields: Any) -> Any:
+        return drop_neutral("backend.train", fields) if isinstance(fields, dict) else fields
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         self.adam()
@@ -156,9 +197,42 @@ class TrainConfig(BaseModel):
             ) from error
 
 
+class TrainSFTConfig(BaseModel):
+    """Settings of supervised fine-tuning.
+
+    Attributes:
+        learning_rate: Adam's step size, 0 or more; or one for each batch.
+        batch_size: Trajectories of a batch, which is one optimizer step; ``"auto"`` is 2.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    learning_rate: _NonNegative | list[_NonNegative] = 5e-5
+    batch_size: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+
+    def trajectories_per_batch(self) -> int:
+        """Resolve ``batch_size``."""
+        return _AUTO_BATCH_SIZE if self.batch_size == "auto" else self.batch_size
+
+    def learning_rates(self, num_batches: int) -> list[float]:
+        """List the learning rate of each batch.
+
+        Raises:
+            art.errors.ConfigurationError: ``learning_rate`` lists fewer than there are batches.
+        """
+        if not isinstance(self.learning_rate, list):
+            return [self.learning_rate] * num_batches
+        if len(self.learning_rate) < num_batches:
+            raise ConfigurationError(
+                f"learning_rate lists {len(self.learning_rate)} values for {num_batches} batches "
+                f"of {self.trajectories_per_batch()} trajectories; it needs one for each"
+            )
+        return self.learning_rate[:num_batches]
+
+
 @dataclass
 class TrainResult:
-    """The result of one call of ``backend.train``.
+    """The result of one call of ``backend.train`` or ``backend.train_sft``.
 
     Attributes:
         step: The model's step after the call. It does not advance where nothing was trained.

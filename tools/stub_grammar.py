@@ -1,8 +1,9 @@
 """The form of the stubs of lazy packages, and their addresses: ``python -m tools.stub_grammar``.
 
 :func:`art._lazy.attach` reads a stub line by line, which is safe while every line has the one form
-``from .module import Name as Name``. ruff checks order and duplicates (``tools/stubs.toml``); this
-checks the form of each line, and that each module defines its name.
+``from .module import Name as Name``; a module of a package above has more dots. ruff checks order
+and duplicates (``tools/stubs.toml``); this checks the form of each line, and that each module
+defines its name.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 _LINE = re.compile(
-    r"from \.(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*|) import (?P<name>\w+) as (?P=name)",
+    r"from \.(?P<above>\.*)(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*|)"
+    r" import (?P<name>\w+) as (?P=name)",
     re.ASCII,
 )
 
@@ -43,24 +45,37 @@ def check_stub(path: Path) -> Iterator[Fault]:
         if match is None:
             message = f"write `from .module import Name as Name`, not `{line}`"
         else:
-            message = _wrong_address(path.parent, match["module"], match["name"])
+            message = _wrong_address(
+                path.parent, len(match["above"]), match["module"], match["name"]
+            )
         if message:
             yield Fault(path, number, message)
 
 
-def _wrong_address(package: Path, module: str, name: str) -> str:
-    """Say what is wrong with the module of a name; nothing, if it is right."""
+def _wrong_address(package: Path, above: int, module: str, name: str) -> str:
+    """Say what is wrong with the module of a name; nothing, if it is right.
+
+    Args:
+        package: The folder of the package.
+        above: How many packages above it the module lies in.
+        module: The module, without leading dots.
+        name: The name.
+    """
     is_submodule = _source(package / name) is not None
     if not module:
+        if above:
+            return "name the module that it comes from, not a package above"
         return "" if is_submodule else f"there is no submodule `{name}`"
     if is_submodule:
         return f"`{name}` is also a submodule, whose import would replace it: rename one"
-    source = _source(package.joinpath(*module.split(".")))
+    dots = "." * (above + 1)
+    home = package.resolve().parents[above - 1] if above else package
+    source = _source(home.joinpath(*module.split(".")))
     if source is None:
-        return f"there is no module `.{module}`"
+        return f"there is no module `{dots}{module}`"
     # The names of a lazy package are in its own stub.
     if source.name != "__init__.py" and name not in _names_bound(source):
-        return f"`.{module}` does not define `{name}`"
+        return f"`{dots}{module}` does not define `{name}`"
     return ""
 
 

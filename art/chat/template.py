@@ -1,24 +1,33 @@
-"""Conversations to token ids by the tokenizer's own chat template, and token ids to text."""
+"""Conversations to token ids by the tokenizer's own chat template, and token ids to messages."""
 
-import inspect
-import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from art.chat.tool_calls.protocol import Tool, ToolCallFormat
+from art.chat.history import Message, template_messages, template_tools
+from art.chat.reasoning import ReasoningTags, reasoning_tags
+from art.chat.rendering import Rendering
+from art.chat.tool_calls.harmony import HARMONY
+from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCallFormat
 from art.chat.tool_calls.registry import tool_call_format
+from art.chat.traits import TemplateTraits, find_traits, placed_tools
+from art.chat.turn_ends import turn_end_ids
 from art.errors import ChatTemplateError, ConfigurationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-# A message in the OpenAI API's form, with plain text or None as its content.
-Message = Mapping[str, Any]
+__all__ = ["ChatTemplate", "Message"]
+
+# Enough of a prompt's end to see whether it begins the thinking.
+_PROMPT_END_TOKENS = 16
 
 
 class ChatTemplate:
     """The chat template of one model, with its tokenizer.
+
+    A tokenizer may have a template of its own for conversations with tools, named ``tool_use``.
 
     Args:
         tokenizer: The model's tokenizer.
@@ -37,9 +46,15 @@ class ChatTemplate:
         template_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
         self._tokenizer = tokenizer
-        self._template = template if template is not None else _own_template(tokenizer)
-        self._template_kwargs = dict(template_kwargs or {})
-        self.tool_call_format: ToolCallFormat | None = tool_call_format(self._template)
+        plain = template if template is not None else _own_template(tokenizer)
+        with_tools = template if template is not None else _own_template(tokenizer, tools=True)
+        self._plain = Rendering(tokenizer, plain, template_kwargs or {})
+        self._with_tools = (
+            self._plain
+            if with_tools == plain
+            else Rendering(tokenizer, with_tools, template_kwargs or {})
+        )
+        self.tool_call_format: ToolCallFormat | None = tool_call_format(with_tools)
 
     def prompt_token_ids(
         self,
@@ -50,8 +65,8 @@ class ChatTemplate:
         """Render a conversation, up to where the assistant's next message begins.
 
         Args:
-            messages: In the OpenAI API's form. ``arguments`` of tool calls may be JSON text;
-                templates want objects, so they are parsed.
+            messages: In the OpenAI API's form. ``arguments`` of tool calls may be JSON text or
+                empty; an assistant's thinking stands in ``reasoning_content``.
             tools: The tools on offer.
             template_kwargs: Variables for the template; they override those of the constructor.
 
@@ -66,36 +81,133 @@ class ChatTemplate:
                 "the chat template of this model does not show tools to it; describe the tools in "
                 "a message instead, or set chat_template in the model's config"
             )
-        text = self._render(messages, tools, add_generation_prompt=True, extra=template_kwargs)
-        return self._encode(text)
+        return self._encode(self._render(messages, tools, opens=True, variables=template_kwargs))
+
+    def example_token_ids(
+        self, messages: Sequence[Message], tools: Sequence[Tool] | None = None
+    ) -> tuple[list[int], list[int]]:
+        """Tokenize a conversation that ends with an assistant's message, as an example to imitate.
+
+        Args:
+            messages: In the OpenAI API's form, the last one an assistant's.
+            tools: The tools on offer.
+
+        Returns:
+            The ids of the prompt, as :meth:`prompt_token_ids` gives them, and those of the last
+            message with the token that ends it. Where the template opens a new message with more
+            than it keeps of a complete one, such as a tag for reasoning, that is left out.
+
+        Raises:
+            ChatTemplateError: The template refuses the conversation, or does not show tools; or
+                it renders what came before otherwise than before the last message.
+        """
+        *before, last = messages
+        if tools and not self.renders_tools:
+            raise ChatTemplateError("the chat template of this model does not show tools to it")
+        opened = self._render(before, tools, opens=True)
+        whole = self._render([*before, last], tools, opens=False)
+        pairs = enumerate(zip(opened, whole, strict=False))
+        shared = next((place for place, (a, b) in pairs if a != b), min(len(opened), len(whole)))
+        if shared < len(self._render(before, tools, opens=False)):
+            raise ChatTemplateError(
+                "the chat template renders what comes before an assistant's message otherwise once "
+                "the message is there, so no prompt leads to it"
+            )
+        completion = self._encode(whole[shared:])
+        ends = [place for place, each in enumerate(completion) if each in self.end_of_turn_ids]
+        # What follows the end, such as a line break, is never sampled.
+        completion = completion[: ends[-1] + 1] if ends else [*completion, self.end_of_turn_ids[0]]
+        return self._encode(whole[:shared]), completion
+
+    def _render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Tool] | None,
+        *,
+        opens: bool,
+        variables: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Render a conversation; where it ``opens``, up to where the assistant's message begins."""
+        rendering = self._with_tools if tools else self._plain
+        traits = self._tools_traits if tools else self._plain_traits
+        placed, shown_tools, of_tools = placed_tools(
+            template_messages(messages, traits, self.tool_call_format),
+            template_tools(tools, traits),
+            traits.tools_place,
+        )
+        return rendering.render(
+            placed,
+            shown_tools,
+            add_generation_prompt=opens,
+            variables={**(variables or {}), **of_tools},
+        )
+
+    def parse(
+        self, text: str, tools: Sequence[Tool], prompt_token_ids: Sequence[int]
+    ) -> ParsedText:
+        """Read a sampled message: its thinking, its tool calls and the rest.
+
+        A call that the model drafts while it thinks stays part of the thinking. Text that does
+        not parse stays content.
+
+        Args:
+            text: The message, without the token that ended its turn.
+            tools: The tools on offer; without any, calls stay content.
+            prompt_token_ids: The prompt, which may have begun the thinking already.
+        """
+        if self.tool_call_format is HARMONY:
+            # Its channels separate thinking, calls and content themselves.
+            return HARMONY.parse(text, tools)
+        tags = (self._tools_traits if tools else self._plain_traits).tags
+        reasoning, rest = tags.split(text, tags.prompt_end(self._last_text(prompt_token_ids)))
+        if tools and self.tool_call_format is not None:
+            return replace(self.tool_call_format.parse(rest, tools), reasoning=reasoning)
+        return ParsedText(rest, (), reasoning)
+
+    def end_of_thinking(self, prompt_token_ids: Sequence[int]) -> str | None:
+        """The text that must end the thinking which a prompt began, before anything else.
+
+        Args:
+            prompt_token_ids: The prompt.
+
+        Returns:
+            The closing tag with the white space around it; ``None`` where the prompt began none.
+        """
+        tags = self._tools_traits.tags
+        if self.tool_call_format is HARMONY:
+            return None
+        begun = tags.prompt_end(self._last_text(prompt_token_ids)) == "thinking"
+        return tags.join("", "").removeprefix(tags.opening.rstrip()) if begun else None
 
     @cached_property
     def renders_tools(self) -> bool:
         """``True`` where the template shows tools to the model and their calls can be parsed."""
-        if self.tool_call_format is None:
-            return False
-        messages = [{"role": "user", "content": "u"}]
-        tool = {"type": "function", "function": {"name": "probe", "parameters": {}}}
-        return self._render(messages, [tool]) != self._render(messages, None)
+        return self.tool_call_format is not None and self._tools_traits.tools_place is not None
+
+    @cached_property
+    def marker_token_ids(self) -> dict[str, int]:
+        """The markers of tool calls that are tokens of the model, with their ids."""
+        markers = self.tool_call_format.markers if self.tool_call_format is not None else ()
+        vocabulary = self._tokenizer.get_added_vocab()
+        return {marker: vocabulary[marker] for marker in markers if marker in vocabulary}
 
     @cached_property
     def end_of_turn_ids(self) -> tuple[int, ...]:
-        """The token ids that end an assistant's message.
+        """The token ids that end an assistant's turn.
 
-        The first is the token that the template writes after such a message; the tokenizer's own
-        end of sequence follows where it is another one.
+        The first is the special token that the template writes after such a message. Others
+        follow where they are different: the one after a tool call, the tokenizer's own end of
+        sequence, and ends that no template writes.
 
         Raises:
-            ChatTemplateError: There is neither.
+            ChatTemplateError: There is none.
         """
-        marker = "answer-7f3a"
-        text = self._render(
-            [{"role": "user", "content": "u"}, {"role": "assistant", "content": marker}], None
-        )
-        after = self._encode(text.rpartition(marker)[2])[:1]
-        ids = [token_id for token_id in after if token_id in self._special_ids]
+        ends = self._special_ids.difference(self._kept_ids)
+        ids = turn_end_ids(self._plain, self._plain_traits, self._encode, ends)
+        if self._with_tools is not self._plain:
+            ids += turn_end_ids(self._with_tools, self._tools_traits, self._encode, ends)
         end_of_sequence = self._tokenizer.eos_token_id
-        if isinstance(end_of_sequence, int) and end_of_sequence not in ids:
+        if isinstance(end_of_sequence, int):
             ids.append(end_of_sequence)
         if not ids:
             raise ChatTemplateError(
@@ -103,7 +215,15 @@ class ChatTemplate:
                 "sampling would never stop; set chat_template in the model's config to one that "
                 "writes such a token"
             )
-        return tuple(ids)
+        return tuple(dict.fromkeys(ids))
+
+    def text_token_ids(self, text: str) -> list[int]:
+        """Encode a text that is no conversation, as the tokenizer begins a text (with its BOS).
+
+        Raises:
+            ChatTemplateError: The text holds half of a surrogate pair.
+        """
+        return self._encode(text, add_special_tokens=True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Turn sampled token ids into text.
@@ -112,14 +232,18 @@ class ChatTemplate:
             token_ids: Token ids.
 
         Returns:
-            Their text. Special tokens are left out, except those that mark tool calls.
+            Their text. Special tokens are left out, except those that mark tool calls or
+            thinking.
         """
-        kept = [token_id for token_id in token_ids if token_id not in self._hidden_ids]
-        return self._decode(kept)
+        hidden = self._special_ids.difference(self._kept_ids)
+        return self._decode([token_id for token_id in token_ids if token_id not in hidden])
 
     def token_text(self, token_id: int) -> str:
         """The text of one token, special or not."""
         return self._decode([token_id])
+
+    def _last_text(self, token_ids: Sequence[int]) -> str:
+        return self._decode(list(token_ids[-_PROMPT_END_TOKENS:]))
 
     def _decode(self, token_ids: list[int]) -> str:
         text = self._tokenizer.decode(
@@ -127,7 +251,7 @@ class ChatTemplate:
         )
         return text if isinstance(text, str) else "".join(text)
 
-    def _encode(self, text: str) -> list[int]:
+    def _encode(self, text: str, *, add_special_tokens: bool = False) -> list[int]:
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -135,82 +259,51 @@ class ChatTemplate:
             raise ChatTemplateError(
                 f"the messages hold half of a surrogate pair, which no tokenizer takes: {error}"
             ) from error
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
+        return list(self._tokenizer.encode(text, add_special_tokens=add_special_tokens))
 
     @cached_property
-    def _reserved_names(self) -> frozenset[str]:
-        parameters = inspect.signature(self._tokenizer.apply_chat_template).parameters
-        return frozenset(parameters) - {"documents", "kwargs"}
+    def _plain_traits(self) -> TemplateTraits:
+        return find_traits(self._plain, reasoning_tags(self._plain.template))
+
+    @cached_property
+    def _tools_traits(self) -> TemplateTraits:
+        if self._with_tools is self._plain:
+            return self._plain_traits
+        return find_traits(self._with_tools, reasoning_tags(self._with_tools.template))
 
     @cached_property
     def _special_ids(self) -> frozenset[int]:
-        return frozenset(self._tokenizer.all_special_ids)
+        """The special tokens: most published tokenizers name only a few of them."""
+        flagged = (
+            token_id
+            for token_id, token in self._tokenizer.added_tokens_decoder.items()
+            if token.special
+        )
+        return frozenset(self._tokenizer.all_special_ids).union(flagged)
 
     @cached_property
-    def _hidden_ids(self) -> frozenset[int]:
-        markers = self.tool_call_format.markers if self.tool_call_format is not None else ()
+    def _kept_ids(self) -> frozenset[int]:
+        """The tokens that mark tool calls or thinking, which parsing needs."""
+        kept = set(self.marker_token_ids.values())
         vocabulary = self._tokenizer.get_added_vocab()
-        return self._special_ids.difference(vocabulary.get(marker, -1) for marker in markers)
+        tags: ReasoningTags = self._tools_traits.tags
+        if self.tool_call_format is not HARMONY:
+            for tag in (tags.opening, tags.closing):
+                kept.update(self._added_ids(tag, vocabulary))
+        return frozenset(kept)
 
-    def _render(
-        self,
-        messages: Sequence[Message],
-        tools: Sequence[Tool] | None,
-        *,
-        add_generation_prompt: bool = False,
-        extra: Mapping[str, Any] | None = None,
-    ) -> str:
-        reserved = self._reserved_names & {**self._template_kwargs, **(extra or {})}.keys()
-        if reserved:
-            raise ChatTemplateError(
-                f"chat_template_kwargs may not set {sorted(reserved)}; they are variables for the "
-                "template, such as enable_thinking"
-            )
-        try:
-            text = self._tokenizer.apply_chat_template(
-                [_template_message(message) for message in messages],
-                tools=[dict(tool) for tool in tools] if tools else None,
-                chat_template=self._template,
-                add_generation_prompt=add_generation_prompt,
-                tokenize=False,
-                **{**self._template_kwargs, **(extra or {})},
-            )
-        except ChatTemplateError:
-            raise
-        except Exception as error:
-            # A template is a program: what it cannot handle can fail in any way.
-            raise ChatTemplateError(
-                f"the chat template of this model cannot render the messages: {error!s:.500}"
-            ) from error
-        return str(text)
+    def _added_ids(self, text: str, vocabulary: Mapping[str, int]) -> list[int]:
+        """The added tokens in a tag, such as ``<|channel>`` in ``<|channel>thought``."""
+        values = frozenset(vocabulary.values())
+        return [token_id for token_id in self._encode(text) if token_id in values]
 
 
-def _own_template(tokenizer: "PreTrainedTokenizerBase") -> str:
+def _own_template(tokenizer: "PreTrainedTokenizerBase", *, tools: bool = False) -> str:
+    probe: list[Any] | None = [{"type": "function"}] if tools else None
     try:
-        return tokenizer.get_chat_template()
+        return tokenizer.get_chat_template(tools=probe)
     except ValueError as error:
         raise ConfigurationError(
             "the tokenizer has no chat template, so messages cannot become a prompt; "
             "use an instruct model, or set chat_template in the model's config"
         ) from error
-
-
-def _template_message(message: Message) -> dict[str, Any]:
-    """Convert a message to the form that templates expect: no nulls, arguments as objects."""
-    rendered = {key: value for key, value in message.items() if value is not None}
-    rendered.setdefault("content", "")
-    if "tool_calls" in rendered:
-        rendered["tool_calls"] = [_template_tool_call(call) for call in rendered["tool_calls"]]
-    return rendered
-
-
-def _template_tool_call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call["function"])
-    if isinstance(function.get("arguments"), str):
-        try:
-            function["arguments"] = json.loads(function["arguments"])
-        except (ValueError, RecursionError) as error:
-            raise ChatTemplateError(
-                f"the arguments of the tool call {function.get('name')!r:.60} are not JSON: {error}"
-            ) from error
-    return {**call, "function": function}

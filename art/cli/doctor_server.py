@@ -50,8 +50,11 @@ def _ask(base_url: str, key: str | None) -> ServerAnswer:
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
+    from art._internal.proxies import bypass_proxies
+
     if not base_url.startswith(("http://", "https://")):
         return ServerAnswer("broken", f"TINKER_BASE_URL={base_url!r} is not an http(s) address")
+    bypass_proxies(base_url)
     url = f"{base_url.rstrip('/')}/api/v1/get_server_capabilities"
     try:
         request = Request(url, headers={"X-API-Key": key} if key else {})

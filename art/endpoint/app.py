@@ -2,14 +2,17 @@
 
 from fastapi import APIRouter, FastAPI
 
+from art.endpoint import rollouts
 from art.endpoint.access import CheckAccess
+from art.endpoint.captured import CaptureRollouts
 from art.endpoint.dialects import openai_chat, openai_models
 from art.endpoint.disconnect import CancelOnDisconnect
-from art.endpoint.errors import add_error_handlers
+from art.endpoint.errors import ErrorShapes, add_error_handlers
+from art.endpoint.ignored_fields import ReportIgnoredFields
 from art.endpoint.state import Endpoint
 
-# To add a dialect, write a module with a router and add the router here.
-ROUTERS = (openai_models.router, openai_chat.router)
+# To add a dialect, write a module with a Dialect and add it here.
+DIALECTS = (openai_models.DIALECT, openai_chat.DIALECT)
 
 
 def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:
@@ -24,13 +27,19 @@ def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:
     """
     app = FastAPI(title="art", openapi_url=None, redirect_slashes=False)
     app.state.endpoint = endpoint
+    shapes = ErrorShapes({each.router.prefix: each.error_shape for each in DIALECTS})
     app.add_middleware(CancelOnDisconnect)
+    app.add_middleware(ReportIgnoredFields)
     # Added last, so that it comes first.
-    app.add_middleware(CheckAccess, api_key=endpoint.api_key, loopback=loopback)
-    add_error_handlers(app)
+    app.add_middleware(
+        CheckAccess, api_key=endpoint.api_key, loopback=loopback, error_shapes=shapes
+    )
+    app.add_middleware(CaptureRollouts, api_key=endpoint.api_key, error_shapes=shapes)
+    add_error_handlers(app, shapes)
     app.include_router(_open_routes)
-    for router in ROUTERS:
-        app.include_router(router)
+    app.include_router(rollouts.router)
+    for dialect in DIALECTS:
+        app.include_router(dialect.router)
     return app
 
 

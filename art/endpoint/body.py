@@ -3,25 +3,27 @@
 from typing import TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from art._internal.validation import count_containers, describe, first_field
 from art.endpoint.errors import RequestError
+from art.endpoint.fields import FieldPolicy, RequestBody
 
 MAX_BODY_BYTES = 16 << 20
 """The largest body. A million tokens of text are a third of it."""
 
 _MAX_CONTAINERS = 100_000
 
-BodyT = TypeVar("BodyT", bound=BaseModel)
+BodyT = TypeVar("BodyT", bound=RequestBody)
 
 
-async def read_body(request: Request, kind: type[BodyT]) -> BodyT:
-    """Read a request's body.
+async def read_body(request: Request, kind: type[BodyT], *, strict: bool = False) -> BodyT:
+    """Read a request's body. The names of ignored fields go to ``request.state.ignored_fields``.
 
     Args:
         request: The request.
         kind: What its body must be.
+        strict: Whether unknown fields are refused.
 
     Returns:
         The body.
@@ -38,11 +40,14 @@ async def read_body(request: Request, kind: type[BodyT]) -> BodyT:
             f"the body has {brackets} opening brackets and braces, of {_MAX_CONTAINERS} at most; "
             "shorten the messages",
         )
+    policy = FieldPolicy(strict)
     try:
-        return kind.model_validate_json(data)
+        body = kind.model_validate_json(data, context=policy)
     except ValidationError as error:
         # Not chained: it holds the whole input.
         raise RequestError(400, describe(error), param=first_field(error)) from None
+    request.state.ignored_fields = policy.ignored
+    return body
 
 
 async def _read_within(request: Request) -> bytes:

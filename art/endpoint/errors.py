@@ -1,13 +1,12 @@
-"""Errors of the endpoint, in the OpenAI API's shape."""
+"""Errors of the endpoint, each in the shape of the dialect that was spoken to."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from art.endpoint.events import server_sent_event
 from art.errors import (
     ChatTemplateError,
     ConfigurationError,
@@ -37,16 +36,20 @@ class RequestError(Exception):
         self.status, self.message, self.code, self.param = status, message, code, param
 
 
-def error_body(
-    status: int, message: str, code: str | None = None, param: str | None = None
-) -> dict[str, object]:
-    """The JSON of an error in the OpenAI API's shape."""
-    kind = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}.get(
-        status
-    )
-    if kind is None:
-        kind = "invalid_request_error" if status < 500 else "server_error"
-    return {"error": {"message": message, "type": kind, "param": param, "code": code}}
+# Writes an error as the JSON body of a dialect.
+ErrorShape = Callable[[RequestError], Mapping[str, object]]
+
+
+def openai_error(error: RequestError) -> dict[str, object]:
+    """Write an error in the OpenAI API's shape."""
+    fields = {"message": error.message, "type": error_type(error.status)}
+    return {"error": {**fields, "param": error.param, "code": error.code}}
+
+
+def error_type(status: int) -> str:
+    """Name the type of an error, as the OpenAI API calls it."""
+    kind = {401: "authentication_error", 403: "permission_error", 404: "not_found_error"}
+    return kind.get(status) or ("invalid_request_error" if status < 500 else "server_error")
 
 
 def as_request_error(error: Exception) -> RequestError:
@@ -75,33 +78,37 @@ def as_request_error(error: Exception) -> RequestError:
     return RequestError(500, f"{type(error).__name__}: {error}")
 
 
-def error_event(error: Exception) -> str:
-    """Write an error as a server-sent event, for a response that has begun."""
-    problem = as_request_error(error)
-    return server_sent_event(error_body(problem.status, problem.message, problem.code))
+class ErrorShapes:
+    """The shapes of errors by path: that of the longest prefix, or else the OpenAI API's.
+
+    Args:
+        by_prefix: Paths of dialects, each with the shape of its errors.
+    """
+
+    def __init__(self, by_prefix: Mapping[str, ErrorShape]) -> None:
+        self._by_prefix = sorted(by_prefix.items(), key=lambda item: -len(item[0]))
+
+    def response(
+        self, error: Exception, path: str, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
+        """The response that tells a client of an error; see :func:`as_request_error`."""
+        problem = as_request_error(error)
+        shapes = (shape for prefix, shape in self._by_prefix if path.startswith(prefix))
+        shape = next(shapes, openai_error)
+        return JSONResponse(shape(problem), problem.status, dict(headers or {}))
 
 
-def error_response(error: Exception) -> JSONResponse:
-    """The response that tells a client of an error; see :func:`as_request_error`."""
-    return _response(as_request_error(error))
-
-
-def add_error_handlers(app: FastAPI) -> None:
-    """Answer every error of an app in the OpenAI API's shape."""
+def add_error_handlers(app: FastAPI, shapes: ErrorShapes) -> None:
+    """Answer every error of an app in the shape of its path's dialect."""
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:
         refusal = RequestError(error.status_code, str(error.detail))
-        return _response(refusal, error.headers)
+        return shapes.response(refusal, request.url.path, error.headers)
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> JSONResponse:
-        return error_response(error)
+        return shapes.response(error, request.url.path)
 
     for kind in (RequestError, ConfigurationError, InvalidRequestError, EngineError):
         app.add_exception_handler(kind, failed)
-
-
-def _response(error: RequestError, headers: Mapping[str, str] | None = None) -> JSONResponse:
-    body = error_body(error.status, error.message, error.code, error.param)
-    return JSONResponse(body, error.status, dict(headers or {}))

@@ -7,6 +7,7 @@ import uvicorn
 
 from art._internal.http_server import BoundedHttp
 from art._internal.network import base_url, bind, is_loopback, new_key
+from art.capture.captures import ENDPOINTS
 from art.chat.template import ChatTemplate
 from art.endpoint.app import create_app
 from art.endpoint.served_models import ServedModels
@@ -30,6 +31,8 @@ class OpenAIServer:
         host: Address to listen on.
         port: Port to listen on; 0 takes a free one.
         api_key: Key to demand; ``None`` makes a random one.
+        strict: Whether requests with unknown fields are refused; otherwise these are ignored, and
+            named in the header ``x-art-ignored-fields``.
 
     Attributes:
         host: Address that it listens on.
@@ -48,10 +51,11 @@ class OpenAIServer:
         host: str = "127.0.0.1",
         port: int = 0,
         api_key: str | None = None,
+        strict: bool = False,
     ) -> None:
         self.api_key = api_key or new_key("art-")
         self.host, self.port, self.base_url = host, port, ""
-        self._endpoint = Endpoint(self.api_key, models, chat_template, max_context_length)
+        self._endpoint = Endpoint(self.api_key, models, chat_template, max_context_length, strict)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
@@ -87,9 +91,11 @@ class OpenAIServer:
                     "the OpenAI-compatible endpoint could not start; its log has the reason"
                 )
             await asyncio.sleep(0.005)
+        ENDPOINTS.add(self.base_url)
 
     async def stop(self) -> None:
         """Stop listening and wait for the thread. Does nothing where it is not running."""
+        ENDPOINTS.remove(self.base_url)
         thread, self._thread = self._thread, None
         if thread is not None and self._server is not None:
             self._server.should_exit = True

@@ -16,12 +16,15 @@ class Endpoint:
         models: The models that are served.
         chat_template: Renders prompts and reads completions.
         max_context_length: Context of the base model, in tokens.
+        strict: Whether requests with unknown fields are refused; otherwise these are ignored, and
+            named in a header.
     """
 
     api_key: str
     models: ServedModels
     chat_template: ChatTemplate
     max_context_length: int
+    strict: bool = False
 
     def find_model(self, name: str) -> ServedModel:
         """Find a served model.

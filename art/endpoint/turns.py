@@ -1,15 +1,17 @@
 """Chat turns: messages to a prompt, and sampled tokens to text and tool calls, in no dialect."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from art.chat.template import ChatTemplate, Message
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
-from art.endpoint.errors import RequestError
+from art.endpoint.captured import record_turns
+from art.endpoint.constraints import NO_CONSTRAINT, Constraint, turn_grammar
+from art.endpoint.sampling import Sample, Stops, sample, tokens_of_prefix
 from art.endpoint.served_models import ServedModel
 from art.endpoint.state import Endpoint
-from art.endpoint.types import SampledTokens, SamplingOptions, TopLogprobs
+from art.endpoint.types import SamplingOptions, TopLogprobs
 
 FinishReason = Literal["stop", "length", "tool_calls"]
 
@@ -22,26 +24,39 @@ class TurnRequest:
         model: Name of a served model.
         messages: The conversation, in the OpenAI API's form.
         tools: The tools on offer.
+        constraint: What the turn must be.
+        parallel_tool_calls: Whether a turn may have more than one call. Where not, the turn ends
+            with its first call.
         template_kwargs: Variables for the chat template.
-        stop: Texts whose first occurrence ends the turn, beside the model's own end of turn.
-        options: The sampling options, without ``stop``.
+        stops: What ends the turn, beside the model's own end of turn.
+        options: The sampling options, without ``stop`` and grammar.
     """
 
     model: str
     messages: Sequence[Message]
     tools: Sequence[Tool] = ()
-    template_kwargs: Mapping[str, Any] | None = None
-    stop: Sequence[str] = ()
+    constraint: Constraint = NO_CONSTRAINT
+    parallel_tool_calls: bool = True
+    template_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    stops: Stops = Stops()  # noqa: RUF009 - frozen
     options: SamplingOptions = SamplingOptions()  # noqa: RUF009 - frozen
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedTurn:
-    """A request whose model is known and whose prompt fits the context."""
+    """A request whose model is known and whose prompt fits the context.
+
+    Attributes:
+        request: The request.
+        model: The model.
+        prompt_token_ids: The prompt.
+        options: The sampling options, with the grammar of the turn.
+    """
 
     request: TurnRequest
     model: ServedModel
     prompt_token_ids: list[int]
+    options: SamplingOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,35 +64,66 @@ class Turn:
     """One sampled turn of the assistant.
 
     Attributes:
-        token_ids: ``[T]``; the token that ended the turn is the last one, if one did.
-        logprobs: ``[T]``, in nats.
-        top_logprobs: ``[T]``.
-        content: The text, without the stop and without tool calls.
+        sample: The exact tokens, and the text that they are.
+        content: The text, without the stop, the thinking and the tool calls.
         tool_calls: The tool calls in order.
         finish_reason: The reason why the turn ended.
+        reasoning_content: The text of the model's thinking; ``None`` where there is none.
     """
 
-    token_ids: list[int]
-    logprobs: list[float]
-    top_logprobs: list[TopLogprobs]
+    sample: Sample
     content: str
     tool_calls: tuple[ToolCall, ...]
     finish_reason: FinishReason
+    reasoning_content: str | None = None
+
+    @property
+    def token_ids(self) -> list[int]:
+        """``[T]``; the token that ended the turn is the last one, if one did."""
+        return self.sample.token_ids
+
+    @property
+    def logprobs(self) -> list[float]:
+        """``[T]``, in nats."""
+        return self.sample.logprobs
+
+    @property
+    def top_logprobs(self) -> list[TopLogprobs]:
+        """``[T]``."""
+        return self.sample.top_logprobs
 
 
 def render_turn(request: TurnRequest, endpoint: Endpoint) -> RenderedTurn:
     """Render a request's prompt, before anything is sampled.
 
     Raises:
-        RequestError: There is no such model (404), or the prompt is too long (400).
+        RequestError: There is no such model (404); the prompt is too long, or the turn cannot be
+            constrained (400).
         art.errors.ChatTemplateError: The template cannot render the messages.
     """
     model = endpoint.find_model(request.model)
-    prompt_token_ids = endpoint.chat_template.prompt_token_ids(
+    prompt_token_ids = prompt_of(request, endpoint)
+    endpoint.check_length(prompt_token_ids, request.options.max_tokens)
+    grammar = turn_grammar(
+        request.constraint,
+        request.tools,
+        parallel=request.parallel_tool_calls,
+        template=endpoint.chat_template,
+    )
+    controls = replace(request.options.controls, grammar=grammar)
+    options = replace(request.options, controls=controls)
+    return RenderedTurn(request, model, prompt_token_ids, options)
+
+
+def prompt_of(request: TurnRequest, endpoint: Endpoint) -> list[int]:
+    """Render a request's prompt, however long it is.
+
+    Raises:
+        art.errors.ChatTemplateError: The template cannot render the messages.
+    """
+    return endpoint.chat_template.prompt_token_ids(
         request.messages, request.tools, request.template_kwargs
     )
-    endpoint.check_length(prompt_token_ids, request.options.max_tokens)
-    return RenderedTurn(request, model, prompt_token_ids)
 
 
 async def sample_turns(rendered: RenderedTurn, endpoint: Endpoint) -> list[Turn]:
@@ -88,76 +134,61 @@ async def sample_turns(rendered: RenderedTurn, endpoint: Endpoint) -> list[Turn]
 
     Raises:
         RequestError: The server returns no top logprobs (400).
+        art.errors.InvalidRequestError: The server refuses the request.
         art.errors.EngineError: The server failed.
     """
+    samples = await sample(
+        rendered.model,
+        rendered.prompt_token_ids,
+        rendered.options,
+        rendered.request.stops,
+        endpoint,
+    )
     request, template = rendered.request, endpoint.chat_template
-    options = replace(request.options, stop=_stop(request.stop, template))
-    completer = await endpoint.models.completer(rendered.model)
-    samples = await completer.complete(rendered.prompt_token_ids, options)
-    if options.top_logprobs and any(sample.top_logprobs is None for sample in samples):
-        raise RequestError(
-            400, "this Tinker server returns no top_logprobs; leave it out", param="top_logprobs"
-        )
-    return [_read_turn(sample, request, template) for sample in samples]
+    turns = [_read_turn(each, rendered, template) for each in samples]
+    record_turns(request.messages, request.tools, rendered.prompt_token_ids, turns, template)
+    return turns
 
 
-def _stop(texts: Sequence[str], template: ChatTemplate) -> Sequence[str] | Sequence[int]:
-    """Name the stops of a turn; they are never left to the server.
-
-    They are token ids, or the texts of the same tokens where stop texts are wanted too, since the
-    wire takes one kind at a time.
-    """
-    ends = template.end_of_turn_ids
-    if not texts:
-        return ends
-    return [*texts, *(template.token_text(token_id) for token_id in ends)]
-
-
-def _read_turn(sample: SampledTokens, request: TurnRequest, template: ChatTemplate) -> Turn:
-    kept, text, finish_reason = _end_of_turn(sample, request.stop, template)
-    parsed = ParsedText(text)
-    if request.tools and template.tool_call_format is not None:
-        parsed = template.tool_call_format.parse(text, request.tools)
+def _read_turn(sampled: Sample, rendered: RenderedTurn, template: ChatTemplate) -> Turn:
+    parsed = _parse(sampled.text, rendered, template)
+    if len(parsed.tool_calls) > 1 and not rendered.request.parallel_tool_calls:
+        sampled = _until_first_call(sampled, rendered, template)
+        parsed = _parse(sampled.text, rendered, template)
+    finish_reason: FinishReason = sampled.stop_reason
     if parsed.tool_calls and finish_reason == "stop":
         finish_reason = "tool_calls"
     return Turn(
-        list(sample.token_ids[:kept]),
-        list(sample.logprobs[:kept]),
-        [None] * kept if sample.top_logprobs is None else list(sample.top_logprobs[:kept]),
+        sampled,
         parsed.content,
         parsed.tool_calls,
         finish_reason,
+        reasoning_content=parsed.reasoning,
     )
 
 
-def _end_of_turn(
-    sample: SampledTokens, stops: Sequence[str], template: ChatTemplate
-) -> tuple[int, str, FinishReason]:
-    """Find the end of a turn: its number of tokens, its text and the reason.
+def _parse(text: str, rendered: RenderedTurn, template: ChatTemplate) -> ParsedText:
+    return template.parse(text, rendered.request.tools, rendered.prompt_token_ids)
 
-    A prefix of a sample is a sample of the same distribution, so cutting here what a server
-    sampled past the first stop is exact, whatever the server's own notion of stopping.
+
+def _until_first_call(sampled: Sample, rendered: RenderedTurn, template: ChatTemplate) -> Sample:
+    """Cut a turn at the end of its first call, closing tags included.
+
+    Every format ends a call with one of few characters, so these alone are tried. A parser may
+    take a call whose closing tag is still to come, so the last end of the same turn counts.
     """
-    ends = template.end_of_turn_ids
-    end = next((i for i, token_id in enumerate(sample.token_ids) if token_id in ends), None)
-    visible = list(sample.token_ids[:end])
-    text = template.decode(visible)
-    found = [position for stop in stops if (position := text.find(stop)) >= 0]
-    if found:
-        return _tokens_until_stop(visible, stops, template), text[: min(found)], "stop"
-    if end is not None:
-        return end + 1, text, "stop"
-    return len(visible), text, sample.stop_reason
-
-
-def _tokens_until_stop(token_ids: list[int], stops: Sequence[str], template: ChatTemplate) -> int:
-    """Find the least number of tokens whose text contains a stop, by bisection."""
-    low, high = 1, len(token_ids)
-    while low < high:
-        middle = (low + high) // 2
-        text = template.decode(token_ids[:middle])
-        if any(stop in text for stop in stops):
-            high = middle
-        else:
-            low = middle + 1
-    return low
+    text = sampled.text
+    first: ParsedText | None = None
+    cut = len(text)
+    for end in (i + 1 for i, character in enumerate(text) if character in "}>])"):
+        parsed = _parse(text[:end], rendered, template)
+        if first is None and len(parsed.tool_calls) == 1:
+            first = parsed
+        if first is not None:
+            if parsed != first:
+                break
+            cut = end
+    if first is None:
+        return sampled
+    kept = tokens_of_prefix(sampled.token_ids, text[:cut], template)
+    return sampled.cut(kept, text[:cut])

@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from art.engine.core import Engine
 from art.engine.middleware import MAX_BODY_BYTES, AccessMiddleware
 from art.engine.routes import ROUTERS
+from art.engine.signed_urls import UrlSigner
 from art.engine.wire.errors import add_error_handlers
 
 API_PREFIX = "/api/v1"
@@ -46,10 +47,15 @@ def create_app(
     )
     app.state.engine = engine
     app.state.max_body_bytes = max_body_bytes
+    app.state.signer = signer = UrlSigner()
     for router in ROUTERS:
         app.include_router(router, prefix=API_PREFIX)
     add_error_handlers(app)
     app.add_middleware(
-        AccessMiddleware, api_key=api_key, max_body_bytes=max_body_bytes, loopback=loopback
+        AccessMiddleware,
+        api_key=api_key,
+        signer=signer,
+        max_body_bytes=max_body_bytes,
+        loopback=loopback,
     )
     return app

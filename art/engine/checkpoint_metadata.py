@@ -14,6 +14,9 @@ from art.formats.checkpoint_paths import CheckpointPath
 
 METADATA_FILE = "metadata.json"
 
+DEFAULT_PROJECT = "default"
+"""The project of a training run whose session names none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingRun:
@@ -23,6 +26,7 @@ class TrainingRun:
     base_model: str
     lora: LoraConfig
     user_metadata: Mapping[str, object] | None = None
+    project_id: str = DEFAULT_PROJECT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +79,7 @@ class _File(BaseModel):
     base_model: str
     lora: _Lora
     run_user_metadata: dict[str, object] | None
+    project_id: str = DEFAULT_PROJECT
 
 
 def to_json(checkpoint: Checkpoint) -> str:
@@ -91,6 +96,7 @@ def to_json(checkpoint: Checkpoint) -> str:
         base_model=checkpoint.run.base_model,
         lora=_Lora(**asdict(checkpoint.run.lora)),
         run_user_metadata=_dict(checkpoint.run.user_metadata),
+        project_id=checkpoint.run.project_id,
     )
     return content.model_dump_json(indent=2)
 
@@ -117,6 +123,7 @@ def read_metadata(folder: Path, path: CheckpointPath) -> Checkpoint:
         base_model=content.base_model,
         lora=LoraConfig(**content.lora.model_dump()),
         user_metadata=content.run_user_metadata,
+        project_id=content.project_id,
     )
     return Checkpoint(
         path=path,

@@ -1,10 +1,10 @@
 """Checkpoints on disk.
 
-``<root>/checkpoints/<run>/{weights,sampler_weights}/<name>/`` holds one checkpoint: a PEFT
-adapter folder, ``metadata.json``, and the optimizer's state under ``weights``. A checkpoint is
-written into a scratch folder, flushed to disk and renamed: a name that can be seen is whole, and
-what a killed engine was writing goes with its scratch folder. Engines that share a root change
-names under one lock.
+``<root>/checkpoints/<run>/{weights,sampler_weights,external_weights}/<name>/`` holds one
+checkpoint: a PEFT adapter folder, ``metadata.json``, and the optimizer's state under ``weights``.
+A checkpoint is written into a scratch folder, flushed to disk and renamed: a name that can be seen
+is whole, and what a killed engine was writing goes with its scratch folder. Engines that share a
+root change names under one lock.
 """
 
 import contextlib
@@ -235,13 +235,58 @@ class CheckpointStore:
         """
         expires = _expiry(ttl_seconds)
         with self._locked():
-            checkpoint, folder = self.read(path)
-            try:
-                files.write_text(
-                    folder / METADATA_FILE, to_json(replace(checkpoint, expires=expires))
-                )
-            except OSError as error:
-                raise _write_error(path, error) from error
+            checkpoint, _ = self.read(path)
+            self._rewrite(replace(checkpoint, expires=expires))
+
+    def set_project(self, run_id: str, project_id: str) -> None:
+        """Move the checkpoints of a training run into a project.
+
+        Raises:
+            CheckpointError: The metadata cannot be written.
+        """
+        with self._locked():
+            for checkpoint in self.list(run_id):
+                run = replace(checkpoint.run, project_id=project_id)
+                self._rewrite(replace(checkpoint, run=run))
+
+    def copy(
+        self, source: CheckpointPath, run_id: str, project_id: str, *, ttl_seconds: int | None
+    ) -> Checkpoint:
+        """Give a checkpoint a second name, in a training run of its own.
+
+        The files are shared where the disk can do that. The copy neither expires nor is deleted
+        with the source.
+
+        Args:
+            source: The checkpoint.
+            run_id: The training run of the copy. If it has the copy already, that is the answer.
+            project_id: The project of that run.
+            ttl_seconds: Delete the copy after so many seconds; ``None`` is never.
+
+        Raises:
+            NotFoundError: There is no such checkpoint.
+            InvalidRequestError: The time to live is out of range.
+            CheckpointError: It cannot be read or written.
+        """
+        target = CheckpointPath(run_id, source.kind, source.name)
+        with contextlib.suppress(NotFoundError):
+            return self.read(target)[0]
+        checkpoint, folder = self.read(source)
+
+        def fill(copy: Path) -> None:
+            with self._locked():
+                for file in folder.iterdir():
+                    if file.name != METADATA_FILE:
+                        files.link_or_copy(file, copy / file.name)
+
+        return self.write(
+            target,
+            replace(checkpoint.run, run_id=run_id, project_id=project_id),
+            fill,
+            overwrite=False,
+            user_metadata=checkpoint.user_metadata,
+            ttl_seconds=ttl_seconds,
+        )
 
     def delete_expired(self) -> None:
         """Delete the checkpoints whose time is over."""
@@ -250,6 +295,13 @@ class CheckpointStore:
             if checkpoint.expires is not None and checkpoint.expires <= now:
                 logger.info("deleting %s, which has expired", checkpoint.path)
                 self.delete(checkpoint.path)
+
+    def _rewrite(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint's record again."""
+        try:
+            files.write_text(self._folder_of(checkpoint.path) / METADATA_FILE, to_json(checkpoint))
+        except OSError as error:
+            raise _write_error(checkpoint.path, error) from error
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:

@@ -100,11 +100,16 @@ class SaveWeights:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SaveForSampling:
-    """Write the weights without a name, for the session's sampling session of that number."""
+    """Write the weights without a name, for the session's sampling session of that number.
+
+    Attributes:
+        inflight: Whether all inflight sampling sessions of the model take these weights.
+    """
 
     model_id: str
     seq_id: int
     sampling_session_seq_id: int
+    inflight: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

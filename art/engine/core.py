@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +18,10 @@ from art.engine.checkpoints import CheckpointStore
 from art.engine.commands import (
     CreateModel,
     CreateModelFrom,
-    CreateSamplingSession,
     ForwardBackward,
     LoadWeights,
     OptimStep,
     Refused,
-    Sample,
     SaveForSampling,
     SaveWeights,
     Sequenced,
@@ -40,15 +37,15 @@ from art.engine.results import (
     WeightsLoaded,
     WeightsSaved,
 )
-from art.engine.sampling_queue import SamplingJob, SamplingQueue
-from art.engine.sessions import LiveModel, SamplingSession, Session, Sessions
+from art.engine.samplers import Samplers, check_base_model
+from art.engine.sampling_queue import SamplingQueue
+from art.engine.sessions import Finish, LiveModel, Session, Sessions
 from art.engine.training_queue import TrainingQueue
 from art.errors import (
     ContextLengthError,
     InvalidRequestError,
     NotFoundError,
     SessionEndedError,
-    UnknownBaseModelError,
 )
 from art.executors.protocol import Sampler, Trainer
 from art.executors.types import BaseModelInfo
@@ -60,10 +57,6 @@ T = TypeVar("T")
 
 _SWEEP_EVERY_S = 30.0
 _CLOSE_S = 5.0
-_ABANDONED_AFTER_S = 10.0
-# Copies of one sampling session in several processes number their requests from blocks of their
-# own.
-_SEQ_IDS_PER_CLONE = 1_000_000_000
 
 
 class Engine:
@@ -101,8 +94,9 @@ class Engine:
         self._sampling = SamplingQueue(
             sampler, self._lanes["sampling"], self.futures, self._outcomes
         )
-        # The folders of the checkpoints that are sampled from, by version.
-        self._pinned: dict[str, Path] = {}
+        self.samplers = Samplers(
+            self._sampling, self.base_model, self.store, self.sessions, self.futures
+        )
         self._sweeper: asyncio.Task[None] | None = None
 
     @property
@@ -138,25 +132,21 @@ class Engine:
         await asyncio.to_thread(self.store.close)
         return all(idle)
 
-    async def end_session(self, session_id: str) -> None:
-        """End a session, stop what it was computing, and free what it held."""
-        session = self.sessions.end(session_id)
-        self._sampling.cancel_sessions(session.sampling_sessions.keys())
+    async def end_session(self, session_id: str, finish: Finish | None = None) -> None:
+        """End a session, stop what it was computing, and free what it held.
+
+        Args:
+            session_id: The session.
+            finish: What its client says of its end; ``None`` if it went silent.
+
+        Raises:
+            SessionEndedError: The session is not alive.
+        """
+        session = self.sessions.end(session_id, finish)
+        self.samplers.cancel_all(session)
         for model_id in session.models:
             await self._training.remove_model(model_id, self._unloader(model_id))
-        in_use = self.sessions.adapters_in_use()
-        unused = {
-            sampling.adapter_id: sampling.folder
-            for sampling in session.sampling_sessions.values()
-            if sampling.adapter_id is not None and sampling.adapter_id not in in_use
-        }
-        for adapter_id in unused:
-            # From now on the checkpoint is pinned anew for who asks for it.
-            self._pinned.pop(adapter_id, None)
-        for adapter_id, folder in unused.items():
-            await self._sampling.forget_adapter(adapter_id)
-            if folder is not None:
-                await asyncio.to_thread(self.store.delete_unnamed, folder)
+        await self.samplers.release(session)
 
     def create_model(self, command: CreateModel) -> str:
         """Queue the creation of a model.
@@ -168,7 +158,7 @@ class Engine:
             UnknownBaseModelError: The base model is not the one in memory.
             SessionEndedError: The session is not alive.
         """
-        self._check_base_model(command.base_model)
+        check_base_model(command.base_model, self.base_model)
         session = self.sessions.get(command.session_id)
         model_id = _model_id(session, command.model_seq_id)
         run = TrainingRun(
@@ -176,6 +166,7 @@ class Engine:
             base_model=self.base_model.name,
             lora=command.lora,
             user_metadata=command.user_metadata,
+            project_id=session.project_id,
         )
 
         async def create() -> Result:
@@ -195,7 +186,7 @@ class Engine:
             SessionEndedError: The session is not alive.
         """
         if command.base_model is not None:
-            self._check_base_model(command.base_model)
+            check_base_model(command.base_model, self.base_model)
         session = self.sessions.get(command.session_id)
         model_id = _model_id(session, command.model_seq_id)
         model = LiveModel(model_id=model_id)
@@ -214,6 +205,7 @@ class Engine:
                 base_model=self.base_model.name,
                 lora=lora,
                 user_metadata=command.user_metadata,
+                project_id=session.project_id,
             )
 
         async def create() -> Result:
@@ -242,73 +234,6 @@ class Engine:
             size=command.size if isinstance(command, ForwardBackward) else 0,
         )
         return request_id
-
-    async def create_sampling_session(self, command: CreateSamplingSession) -> str:
-        """Open a sampling session, of a checkpoint or of the base model.
-
-        Returns:
-            Its id.
-
-        Raises:
-            UnknownBaseModelError: The base model is not the one in memory.
-            NotFoundError: There is no such checkpoint.
-            InvalidRequestError: Neither a base model nor a checkpoint is named.
-            SessionEndedError: The session is not alive.
-        """
-        session = self.sessions.get(command.session_id)
-        sampling_id = _sampling_id(session, command.sampling_session_seq_id)
-        if sampling_id in session.sampling_sessions:
-            return sampling_id
-        if command.base_model is not None:
-            self._check_base_model(command.base_model)
-        elif command.path is None:
-            raise InvalidRequestError("name a base_model or a model_path to sample from")
-        sampling = SamplingSession(sampling_session_id=sampling_id)
-        if command.path is not None:
-            adapter_id, folder = await self._pin(command.path)
-            sampling = replace(sampling, adapter_id=adapter_id, folder=folder, path=command.path)
-        self.sessions.add_sampling_session(session, sampling)
-        return sampling_id
-
-    def sample(self, command: Sample) -> str:
-        """Queue a sampling request.
-
-        Returns:
-            The id of the request.
-
-        Raises:
-            ContextLengthError: The prompt is longer than the context.
-            NotFoundError: There is no such sampling session.
-            EngineBusyError: Too many requests wait.
-        """
-        sampling = self.sessions.sampling_session(command.sampling_session_id)
-        request, base = command.request, self.base_model
-        if request.prompt.size > base.max_context_length:
-            raise ContextLengthError(
-                f"the prompt has {request.prompt.size} tokens; the context of {base.name} is "
-                f"{base.max_context_length}"
-            )
-        if command.ends_as_the_model_does:
-            params = replace(request.params, stop_token_ids=base.eos_token_ids)
-            request = replace(request, params=params)
-        request_id = f"{command.sampling_session_id}:{command.seq_id}"
-        self._sampling.submit(
-            SamplingJob(
-                request_id=request_id,
-                group=sampling_group(
-                    command.sampling_session_id, command.seq_id // _SEQ_IDS_PER_CLONE
-                ),
-                sampling_session_id=command.sampling_session_id,
-                request=replace(request, adapter_id=sampling.adapter_id),
-                folder=sampling.folder,
-                prompt_logprobs_last_n=command.prompt_logprobs_last_n,
-            )
-        )
-        return request_id
-
-    def cancel(self, request_id: str) -> None:
-        """Drop a sampling request, waiting or running; others run to their end."""
-        self._sampling.cancel(request_id)
 
     async def _run(self, command: Sequenced) -> Result:
         """Run a command whose turn has come."""
@@ -360,16 +285,13 @@ class Engine:
         return WeightsSaved(path)
 
     async def _save_for_sampling(self, command: SaveForSampling) -> Result:
-        session = self.sessions.session_of_model(command.model_id)
         fill = self._saver(command.model_id, optimizer=False)
         folder = await self._train(lambda: self.store.write_unnamed(fill))
-        sampling = SamplingSession(
-            sampling_session_id=_sampling_id(session, command.sampling_session_seq_id),
-            adapter_id=folder.name,
-            folder=folder,
-        )
-        self.sessions.add_sampling_session(session, sampling)
-        return SavedForSampling(sampling.sampling_session_id)
+        try:
+            return SavedForSampling(self.samplers.open_unnamed(command, folder))
+        except NotFoundError:  # the session has ended meanwhile
+            await asyncio.to_thread(self.store.delete_unnamed, folder)
+            raise
 
     async def _load_weights(self, command: LoadWeights) -> Result:
         def load() -> None:
@@ -378,19 +300,6 @@ class Engine:
 
         await self._train(load)
         return WeightsLoaded(command.model_id, command.path)
-
-    def abandon(self, request_id: str) -> None:
-        """Note that the client that waited for a request has hung up.
-
-        Unless somebody waits for it again within ten seconds, a sampling request is cancelled. A
-        training request runs to its end: later ones of its model build on it.
-        """
-
-        def cancel_unless_awaited() -> None:
-            if not self.futures.is_awaited(request_id):
-                self._sampling.cancel(request_id)
-
-        asyncio.get_running_loop().call_later(_ABANDONED_AFTER_S, cancel_unless_awaited)
 
     async def _train(self, call: Callable[[], T]) -> T:
         return await self._lanes["training"].run(call)
@@ -412,20 +321,10 @@ class Engine:
             self._training.add_model(model.model_id, request_id, create_or_forget)
         return request_id
 
-    async def _pin(self, path: CheckpointPath) -> tuple[str, Path]:
-        """Pin a checkpoint to sample from, once for all sampling sessions of its version."""
-        checkpoint, _ = await asyncio.to_thread(self.store.read, path)
-        self._check_base_model(checkpoint.run.base_model)
-        checkpoint, pinned = await asyncio.to_thread(self.store.pin, path)
-        kept = self._pinned.setdefault(checkpoint.version, pinned)
-        if kept != pinned:
-            await asyncio.to_thread(self.store.delete_unnamed, pinned)
-        return checkpoint.version, kept
-
     def _checkpoint_folder(self, path: CheckpointPath, *, optimizer: bool) -> Path:
         """Find a checkpoint to load. Blocks; belongs to the training lane."""
         checkpoint, folder = self.store.read(path)
-        self._check_base_model(checkpoint.run.base_model)
+        check_base_model(checkpoint.run.base_model, self.base_model)
         _check_optimizer(checkpoint, optimizer=optimizer)
         return folder
 
@@ -434,13 +333,6 @@ class Engine:
 
     def _unloader(self, model_id: str) -> Callable[[], None]:
         return lambda: self._trainer.unload_model(model_id)
-
-    def _check_base_model(self, name: str) -> None:
-        if name != self.base_model.name:
-            raise UnknownBaseModelError(
-                f"this server has the base model {self.base_model.name!r}, not {name!r}; "
-                "ask for the one it has, or start an engine with the other"
-            )
 
     async def _sweep(self) -> None:
         while True:
@@ -451,22 +343,14 @@ class Engine:
                     logger.info("session %s sent no heartbeat for too long; it ends", session_id)
                     with contextlib.suppress(SessionEndedError):  # its client was faster
                         await self.end_session(session_id)
+                await self.samplers.free_retired()
                 await asyncio.to_thread(self.store.delete_expired)
             except Exception:
                 logger.exception("could not clean up; it is tried again in %s s", _SWEEP_EVERY_S)
 
 
-def sampling_group(sampling_session_id: str, clone: int) -> str:
-    """The key under which the results of one copy of a sampling session are found."""
-    return f"{sampling_session_id}#{clone}"
-
-
 def _model_id(session: Session, seq_id: int) -> str:
     return f"{session.session_id}:train:{seq_id}"
-
-
-def _sampling_id(session: Session, seq_id: int) -> str:
-    return f"{session.session_id}:sample:{seq_id}"
 
 
 def _check_optimizer(checkpoint: Checkpoint, *, optimizer: bool) -> None:

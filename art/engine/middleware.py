@@ -9,6 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from art._internal.http_origin import check_origin
+from art.engine.signed_urls import UrlSigner
 from art.engine.wire.errors import error_response, unexpected_response
 from art.engine.wire.sdk_version import check_sdk_version
 from art.errors import ArtError, AuthenticationError
@@ -20,6 +21,7 @@ MAX_BODY_BYTES = 256 << 20
 # Bodies of the largest size that may be in memory at a time.
 _BODIES_AT_ONCE = 4
 _OPEN_PATHS = frozenset({"/api/v1/healthz"})
+_SIGNED_PATHS = "/api/v1/downloads/"
 
 
 class AccessMiddleware:
@@ -33,6 +35,7 @@ class AccessMiddleware:
         api_key: The only key that is let in.
         max_body_bytes: The largest body.
         loopback: Whether the server listens on loopback alone.
+        signer: Signs the URLs that let a download in without the key.
     """
 
     def __init__(
@@ -40,12 +43,14 @@ class AccessMiddleware:
         app: ASGIApp,
         *,
         api_key: str,
+        signer: UrlSigner,
         max_body_bytes: int = MAX_BODY_BYTES,
         loopback: bool = True,
     ) -> None:
         self._app = app
         self._loopback = loopback
         self._api_key = api_key.encode()
+        self._signer = signer
         self._max_body_bytes = max_body_bytes
         self._held_bytes = 0
 
@@ -56,12 +61,19 @@ class AccessMiddleware:
             return
         try:
             check_origin(scope["headers"], loopback=self._loopback)
-            if scope["path"] not in _OPEN_PATHS:
+            if scope["path"] not in _OPEN_PATHS and not self._is_signed(scope):
                 self._check(Headers(scope=scope))
         except ArtError as error:
             await error_response(error)(scope, receive, send)
             return
         await self._pass(scope, receive, send)
+
+    def _is_signed(self, scope: Scope) -> bool:
+        path: str = scope["path"]
+        query: bytes = scope["query_string"]
+        return path.startswith(_SIGNED_PATHS) and self._signer.is_valid(
+            path, query.decode("latin-1")
+        )
 
     def _check(self, headers: Headers) -> None:
         given = headers.get("x-api-key", "").encode()

@@ -146,6 +146,10 @@ class SamplingQueue:
         """Drop every request of some sampling sessions."""
         self._cancel_all(lambda job: job.sampling_session_id in sampling_session_ids)
 
+    def adapters_in_use(self) -> set[str | None]:
+        """The adapters of the requests that wait or run."""
+        return {job.request.adapter_id for job in (*self._waiting, *self._running.values())}
+
     async def forget_adapter(self, adapter_id: str) -> None:
         """Drop an adapter from memory, if it is there. No request may use it any more."""
         done = asyncio.get_running_loop().create_future()

@@ -2,14 +2,29 @@
 
 import time
 import uuid
+from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
-from art.engine.checkpoint_metadata import TrainingRun
+from art.engine.checkpoint_metadata import DEFAULT_PROJECT, TrainingRun
 from art.errors import NotFoundError, SessionEndedError
 from art.formats.checkpoint_paths import CheckpointPath
+
+FinishReason = Literal["success", "errored", "interrupted"]
+
+# The sessions that ended, and can still be searched for.
+_MAX_ENDED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """The end of a session as its client describes it."""
+
+    reason: FinishReason
+    detail: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,24 +52,37 @@ class SamplingSession:
             sessions of one checkpoint share it.
         folder: Where the weights can be read again.
         path: The checkpoint, if the weights have a name.
+        inflight: The model whose later saves it follows; ``None`` where it keeps its weights.
     """
 
     sampling_session_id: str
     adapter_id: str | None = None
     folder: Path | None = None
     path: CheckpointPath | None = None
+    inflight: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
 class Session:
-    """One client, from ``create_session`` until it finishes or goes silent."""
+    """One client, from ``create_session`` until it finishes or goes silent.
+
+    Attributes:
+        project_id: A label that its checkpoints keep.
+        created: When it began, UTC.
+        finish: What its client said of its end; ``None`` until then, and if it said nothing.
+        clones: How many copies of each sampling session, beside the first, have a number.
+    """
 
     session_id: str
     display_name: str | None = None
     user_metadata: Mapping[str, object] | None = None
+    project_id: str = DEFAULT_PROJECT
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    finish: Finish | None = None
     last_heartbeat: float = field(default_factory=time.monotonic)
     models: dict[str, LiveModel] = field(default_factory=dict)
     sampling_sessions: dict[str, SamplingSession] = field(default_factory=dict)
+    clones: dict[str, int] = field(default_factory=dict)
 
 
 class Sessions:
@@ -70,15 +98,21 @@ class Sessions:
         self._sessions: dict[str, Session] = {}
         self._models: dict[str, Session] = {}
         self._sampling_sessions: dict[str, Session] = {}
+        self._ended: OrderedDict[str, Session] = OrderedDict()
 
     def create(
-        self, *, display_name: str | None, user_metadata: Mapping[str, object] | None
+        self,
+        *,
+        display_name: str | None,
+        user_metadata: Mapping[str, object] | None,
+        project_id: str | None = None,
     ) -> Session:
         """Begin a session under a new id."""
         session = Session(
             session_id=uuid.uuid4().hex[:16],
             display_name=display_name,
             user_metadata=user_metadata,
+            project_id=project_id or DEFAULT_PROJECT,
         )
         self._sessions[session.session_id] = session
         return session
@@ -100,6 +134,10 @@ class Sessions:
     def all(self) -> list[Session]:
         """Every live session, the newest first."""
         return list(reversed(self._sessions.values()))
+
+    def ended(self) -> list[Session]:
+        """The last thousand sessions that ended, without what they held."""
+        return list(self._ended.values())
 
     def heartbeat(self, session_id: str) -> None:
         """Keep a session alive."""
@@ -163,6 +201,25 @@ class Sessions:
             )
         return session.sampling_sessions[sampling_session_id]
 
+    def join(self, sampling_session_id: str) -> int:
+        """Number one more copy of a sampling session, from 1; the first client is 0.
+
+        Raises:
+            NotFoundError: There is no sampling session of that id.
+        """
+        self.sampling_session(sampling_session_id)
+        clones = self._sampling_sessions[sampling_session_id].clones
+        clones[sampling_session_id] = clones.get(sampling_session_id, 0) + 1
+        return clones[sampling_session_id]
+
+    def publish(self, session: Session, model_id: str, adapter_id: str, folder: Path) -> None:
+        """Let the inflight sampling sessions of a model have other weights."""
+        for key, sampling in session.sampling_sessions.items():
+            if sampling.inflight == model_id:
+                session.sampling_sessions[key] = replace(
+                    sampling, adapter_id=adapter_id, folder=folder
+                )
+
     def adapters_in_use(self) -> set[str]:
         """The ``adapter_id`` of every live sampling session."""
         return {
@@ -172,9 +229,13 @@ class Sessions:
             if sampling.adapter_id is not None
         }
 
-    def end(self, session_id: str) -> Session:
+    def end(self, session_id: str, finish: Finish | None = None) -> Session:
         """End a session; its models and sampling sessions are no longer found."""
         session = self.get(session_id)
+        session.finish = finish
+        self._ended[session_id] = replace(session, models={}, sampling_sessions={}, clones={})
+        if len(self._ended) > _MAX_ENDED:
+            self._ended.popitem(last=False)
         del self._sessions[session_id]
         for model_id in session.models:
             del self._models[model_id]

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 
 from art.errors import InvalidRequestError
 
-Kind = Literal["weights", "sampler_weights"]
+Kind = Literal["weights", "sampler_weights", "external_weights"]
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _RUN = re.compile(r"([A-Za-z0-9-]{1,64}):train:([0-9]{1,9})")
@@ -20,7 +20,8 @@ class CheckpointPath:
 
     Args:
         run_id: The training run: ``<session>:train:<number>``.
-        kind: ``"weights"``, with the optimizer's state, or ``"sampler_weights"``.
+        kind: ``"weights"``, with the optimizer's state; ``"sampler_weights"``; or
+            ``"external_weights"``, to download.
         name: The checkpoint's own name.
 
     Raises:
@@ -36,7 +37,8 @@ class CheckpointPath:
         if not _RUN.fullmatch(self.run_id):
             raise InvalidRequestError(f"{self.run_id!r} is not the id of a training run")
         if self.kind not in get_args(Kind):
-            raise InvalidRequestError(f"{self.kind!r} is neither 'weights' nor 'sampler_weights'")
+            known = ", ".join(get_args(Kind))
+            raise InvalidRequestError(f"{self.kind!r} is no kind of checkpoint; known: {known}")
         if not NAME.fullmatch(self.name):
             raise InvalidRequestError(
                 f"{self.name!r} cannot name a checkpoint: use letters, digits, '.', '_' and '-', "

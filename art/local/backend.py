@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 
 from art.runs.progress import ShowProgress
-from art.tinker.backend import TinkerBackend
+from art.tinker.backend import TinkerBackend, refuse_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,6 +32,10 @@ class LocalBackend(TinkerBackend):
         dtype: Type of the base model's weights: ``"float32"``, ``"bfloat16"``, or ``"auto"``,
             which is bfloat16 on CUDA and float32 elsewhere.
         show_progress: Shows the progress of long work; ``None`` shows bars on the terminal.
+        **options: ART's further options. One that would have an effect there is refused.
+
+    Raises:
+        art.errors.ConfigurationError: An option of ART's is refused.
     """
 
     def __init__(
@@ -41,7 +45,9 @@ class LocalBackend(TinkerBackend):
         device: str = "auto",
         dtype: str = "auto",
         show_progress: ShowProgress | None = None,
+        **options: object,
     ) -> None:
+        refuse_options("art.LocalBackend", options)
         super().__init__(path=path, show_progress=show_progress)
         self._engine_root = Path(self._path) / "engine"
         self._engine_arguments = ("--device", device, "--dtype", dtype)

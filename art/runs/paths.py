@@ -16,6 +16,25 @@ from pathlib import Path
 
 from art.errors import CheckpointError, ConfigurationError
 
+# `typing` costs more than the rest of this module.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class NamedModel(Protocol):
+        """A model, of which its folder's names are read."""
+
+        @property
+        def name(self) -> str:
+            """Name of the model."""
+            ...
+
+        @property
+        def project(self) -> str:
+            """Name of the project."""
+            ...
+
+
 _LONGEST_NAME = 200  # bytes; file systems take 255, and a temporary file's name is longer
 
 # By the name of pathvalidate's reason.
@@ -114,3 +133,19 @@ def checkpoint_steps(output_dir: str | os.PathLike[str]) -> list[int]:
             f"the checkpoints in {folder} cannot be listed: {error}. Check that it is a folder "
             "that this process may read"
         ) from error
+
+
+def get_model_step(model: "NamedModel", art_path: str | os.PathLike[str]) -> int:
+    """Read a model's last step from its folder, without a backend.
+
+    Args:
+        model: The model.
+        art_path: The root of all state, ``".art"`` by default.
+
+    Returns:
+        The last step that has a checkpoint; 0 without any.
+
+    Raises:
+        art.errors.CheckpointError: The folder cannot be read.
+    """
+    return max(checkpoint_steps(model_dir(art_path, model.project, model.name)), default=0)

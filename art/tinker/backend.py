@@ -34,6 +34,23 @@ else:
 logger = logging.getLogger(__name__)
 
 
+def refuse_options(call: str, options: dict[str, object]) -> None:
+    """Refuse options of ART's that would have an effect there, and unknown ones.
+
+    Args:
+        call: Whose options they are, such as ``"art.LocalBackend"``.
+        options: Options by name.
+
+    Raises:
+        art.errors.ConfigurationError: An option of ART's is refused; says the way.
+        TypeError: An option is not ART's either.
+    """
+    from art._internal.refused_names import drop_neutral
+
+    for name in drop_neutral(call, options):
+        raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
+
+
 class TinkerBackend:
     """Trains models on a Tinker server and serves them to OpenAI clients on this machine.
 
@@ -49,6 +66,10 @@ class TinkerBackend:
         base_url: The server; ``None`` is ``TINKER_BASE_URL``, or else the hosted service.
         path: Root of all models' state.
         show_progress: Shows the progress of long work; ``None`` shows bars on the terminal.
+        **options: ART's further options. One that would have an effect there is refused.
+
+    Raises:
+        art.errors.ConfigurationError: An option of ART's is refused.
     """
 
     def __init__(
@@ -58,12 +79,26 @@ class TinkerBackend:
         base_url: str | None = None,
         path: str | os.PathLike[str] = ".art",
         show_progress: "progress.ShowProgress | None" = None,
+        **options: object,
     ) -> None:
+        refuse_options("art.TinkerBackend", options)
         self._api_key = tinker_api_key
         self._base_url = base_url
         self._path = os.fspath(path)
         self._show_progress = show_progress
         self._services: dict[tuple[str, str], TinkerService] = {}
+
+    if not TYPE_CHECKING:  # a type checker would take it that every name is there
+
+        def __getattr__(self, name: str) -> object:
+            from art._internal.refused_names import find_way
+
+            way = find_way(f"art.local.LocalBackend.{name}")
+            raise AttributeError(
+                f"{type(self).__name__!r} object has no attribute {name!r}{way and f': {way}'}",
+                name=name,
+                obj=self,
+            )
 
     async def __aenter__(self) -> "typing.Self":
         return self
@@ -109,8 +144,10 @@ class TinkerBackend:
     ) -> "art_types.LocalTrainResult":
         """Take one training step and serve the new weights.
 
-        Where all rewards of every group are equal there is nothing to learn: no step is taken,
-        a warning is logged, and the metrics say how many groups were dropped.
+        Where all rollouts failed, or the rewards within every group are equal, there is nothing
+        to learn: no step is taken, a warning is logged, and the metrics say how many groups
+        failed and how many were dropped. Trajectories that cannot be trained on are left out and
+        counted: see :func:`art.rl.sequences.training_batch`.
 
         Args:
             model: A registered model.
@@ -122,7 +159,8 @@ class TinkerBackend:
             The model's step afterwards, its checkpoint's folder, and metrics.
 
         Raises:
-            art.errors.TrainingDataError: The trajectories cannot be trained on. Nothing was sent.
+            art.errors.TrainingDataError: None of the trajectories can be trained on. Nothing was
+                sent.
             art.errors.ConfigurationError: An option cannot be used.
             art.errors.InvalidRequestError: The server refused the loss or its config.
             art.errors.EngineError: The server failed; earlier checkpoints are intact.
@@ -135,14 +173,48 @@ class TinkerBackend:
         service = await self._get_service(model)
         if not batch.sequences:
             logger.warning(
-                "%s: no step was taken, since the rewards within each group are all equal",
+                "%s: no step was taken: of %d groups %d failed, and the rewards within each of the "
+                "others are all equal",
                 model.name,
+                batch.metrics["data/step_num_groups_submitted"],
+                batch.metrics["data/step_num_groups_failed"],
             )
             return LocalTrainResult(service.step, batch.metrics)
         metrics = await service.train(batch.sequences, config)
         step = service.step
         folder = service.checkpoint_dir(step)
         return LocalTrainResult(step, {**batch.metrics, **metrics}, str(folder))
+
+    async def train_sft(
+        self,
+        model: "backend.AnyTrainableModel",
+        trajectories: "Iterable[trajectories.Trajectory]",
+        config: "art_types.TrainSFTConfig | None" = None,
+    ) -> "art_types.LocalTrainResult":
+        """Imitate the assistant turns of trajectories, and serve the new weights.
+
+        Each batch is one optimizer step on the loss ``cross_entropy``; the call as a whole is one
+        step of the model, with one checkpoint. ``model.train_sft`` logs what this returns.
+
+        Args:
+            model: A registered model.
+            trajectories: The examples. One that cannot be trained on is dropped with a warning.
+            config: Batch size and learning rates; ``None`` is the defaults of
+                :class:`art.types.TrainSFTConfig`.
+
+        Returns:
+            The model's step afterwards, its checkpoint's folder, and means over the batches.
+
+        Raises:
+            art.errors.NoTrainableTokensError: Nothing can be trained on. Nothing was sent.
+            art.errors.ConfigurationError: There are too few learning rates. Nothing was sent.
+            art.errors.EngineError: The server failed; the last checkpoint is intact.
+        """
+        from art.types import LocalTrainResult, TrainSFTConfig
+
+        service = await self._get_service(model)
+        metrics = await service.train_sft(list(trajectories), config or TrainSFTConfig())
+        return LocalTrainResult(service.step, metrics, str(service.checkpoint_dir(service.step)))
 
     async def close(self) -> None:
         """Stop the endpoints and end the sessions. Checkpoints stay."""
@@ -175,8 +247,12 @@ class TinkerBackend:
             art.errors.ConfigurationError: An option cannot be used.
             art.errors.EngineError: The server cannot be reached, or failed.
         """
+        from art._internal.proxies import bypass_proxies
+
         service = await self._get_service(model)
         await service.start_openai_server(endpoint_config)
+        # For clients that the user makes, or that a process makes which the user starts.
+        bypass_proxies(service.base_url)
         return service.base_url, service.api_key
 
     async def get_step(self, model: "backend.AnyTrainableModel") -> int:

@@ -32,6 +32,11 @@ class Connection:
     def _watch(self) -> ServerWatch:
         return ServerWatch(self.base_url, self.silence_limit_s)
 
+    @property
+    def url(self) -> str:
+        """The server's address, the SDK's default where ``base_url`` is ``None``."""
+        return self._watch.url
+
     async def guard(self, awaitable: Awaitable[T]) -> T:
         """Await an answer of the server, but not beyond its silence.
 

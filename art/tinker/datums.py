@@ -8,6 +8,7 @@ which loss reads which array.
 Shapes: T tokens of a sequence, so T-1 targets of its datum.
 """
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ import tinker
 from art.errors import ContextLengthError
 from art.formats.losses import find_loss
 from art.rl.sequences import TrainingSequence
+
+logger = logging.getLogger(__name__)
 
 FloatArray = npt.NDArray[np.float32]
 
@@ -103,25 +106,33 @@ def loss_datums(
     return [_datum(each.sequence, {name: _INPUTS[name](each) for name in names}) for each in arrays]
 
 
-def check_context_length(sequences: Sequence[TrainingSequence], max_tokens: int) -> None:
-    """Refuse sequences that the model cannot take, before anything is sent.
+def within_context(
+    sequences: Sequence[TrainingSequence], max_tokens: int
+) -> list[TrainingSequence]:
+    """Leave out sequences that the model cannot take, with a warning, before anything is sent.
 
     Args:
         sequences: Training sequences.
         max_tokens: How many tokens of a sequence fit the model's context.
 
+    Returns:
+        Those that fit, at least one.
+
     Raises:
-        ContextLengthError: Names the first sequence that is too long, and how many are.
+        ContextLengthError: None fits.
     """
-    lengths = [len(sequence.tokens) for sequence in sequences]
-    too_long = [index for index, length in enumerate(lengths) if length > max_tokens]
-    if too_long:
-        first = too_long[0]
-        raise ContextLengthError(
-            f"training sequence {first} of {len(sequences)} has {lengths[first]} tokens, more "
-            f"than the {max_tokens} that fit the model's context ({len(too_long)} sequences are "
-            "too long); shorten the prompts or lower max_tokens"
-        )
+    fitting = [sequence for sequence in sequences if len(sequence.tokens) <= max_tokens]
+    if len(fitting) == len(sequences):
+        return fitting
+    problem = (
+        f"{len(sequences) - len(fitting)} of {len(sequences)} training sequences have more than "
+        f"the {max_tokens} tokens that fit the model's context, the longest "
+        f"{max(len(sequence.tokens) for sequence in sequences)}"
+    )
+    if not fitting:
+        raise ContextLengthError(f"{problem}; shorten the prompts or lower max_tokens")
+    logger.warning("%s: they are left out", problem)
+    return fitting
 
 
 def _datum(sequence: TrainingSequence, inputs: Mapping[str, FloatArray]) -> tinker.Datum:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import tinker
 
+from art._internal.proxies import bypass_proxies
 from art.errors import (
     CheckpointError,
     EngineDiedError,
@@ -71,6 +72,8 @@ class ServerSession:
             ConfigurationError: The server refused the API key.
             EngineError: The server cannot be reached.
         """
+        # The SDK takes no HTTP client and no setting of its own.
+        bypass_proxies(connection.url)
         rest_client = await blocking_sdk_call(
             connection,
             lambda: tinker.RestClient(base_url=connection.base_url, api_key=connection.api_key),

@@ -15,6 +15,8 @@ from collections.abc import Iterator
 
 import httpx
 
+from art._internal.proxies import is_loopback_url
+
 logger = logging.getLogger(__name__)
 
 # The SDK's default, where TINKER_BASE_URL is not set.
@@ -62,7 +64,7 @@ class ServerWatch:
     def _watch(self) -> None:
         period = min(_PERIOD_S, self.limit_s / 3)
         heard = time.monotonic()
-        with httpx.Client(timeout=period) as client:
+        with httpx.Client(timeout=period, trust_env=not is_loopback_url(self.url)) as client:
             while True:
                 time.sleep(period)
                 if self._nobody_waits():

@@ -27,12 +27,14 @@ from art.runs.lock import ModelLock
 from art.runs.progress import ShowProgress, terminal_progress
 from art.tinker.adapter_config import training_client_args
 from art.tinker.connection import Connection
-from art.tinker.datums import check_context_length
+from art.tinker.datums import within_context
 from art.tinker.model_checkpoints import CheckpointSaved, ModelCheckpoints, leave_folder
 from art.tinker.renewable_completer import RenewableCompleter
 from art.tinker.server_session import ServerSession
+from art.tinker.supervised import supervised_data, take_supervised_steps
 from art.tinker.training_step import PendingStep, StepData, step_data
-from art.types import TrainConfig
+from art.trajectories import Trajectory
+from art.types import TrainConfig, TrainSFTConfig
 
 if TYPE_CHECKING:
     from art.dev.model import InternalModelConfig
@@ -86,6 +88,7 @@ class TinkerService:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._served_models = ServedModels(model_name, base_model, self._open_completer)
         self._server: OpenAIServer | None = None
+        self._template: ChatTemplate | None = None
 
     def take_on(self) -> None:
         """Keep other backends from training this model, until :meth:`aclose`.
@@ -167,21 +170,48 @@ class TinkerService:
             config: Settings of the step.
 
         Returns:
-            The metrics of :class:`art.tinker.training_step.PendingStep`, and
-            ``time/step_trainer_s``, the duration in seconds.
+            The metrics of :class:`art.tinker.training_step.PendingStep`;
+            ``data/step_num_sequences_too_long``, the number of sequences that were left out since
+            they do not fit the context; and ``time/step_trainer_s``, the duration in seconds.
 
         Raises:
-            ContextLengthError: A sequence is too long for the model. Nothing was sent.
+            ContextLengthError: Every sequence is too long for the model. Nothing was sent.
             ConfigurationError: The config contradicts itself. Nothing was sent.
             InvalidRequestError: The server refused the loss or its config.
             EngineError: The server failed. The last checkpoint is intact. Where it was started
                 again meanwhile, the step is repeated once, from that checkpoint.
         """
+        return await self._take_timed(lambda: self._train_once(sequences, config))
+
+    async def train_sft(
+        self, trajectories: Sequence[Trajectory], config: TrainSFTConfig
+    ) -> dict[str, float]:
+        """Imitate the assistant turns of trajectories, save one checkpoint and serve it.
+
+        Args:
+            trajectories: The examples.
+            config: Batch size and learning rates.
+
+        Returns:
+            The metrics of :mod:`art.tinker.supervised`, and ``time/step_trainer_s``, the duration
+            in seconds.
+
+        Raises:
+            NoTrainableTokensError: Nothing can be trained on. Nothing was sent.
+            ConfigurationError: There are too few learning rates. Nothing was sent.
+            EngineError: The server failed; the model is as its last checkpoint has it. Where it
+                was started again meanwhile, all is repeated once, from that checkpoint.
+        """
+        return await self._take_timed(lambda: self._train_sft_once(trajectories, config))
+
+    async def _take_timed(
+        self, once: Callable[[], Awaitable[dict[str, float]]]
+    ) -> dict[str, float]:
         start = time.monotonic()
         async with self._exclusively():
             step = self.step + 1
             try:
-                metrics = await self._train_once(sequences, config)
+                metrics = await once()
             except EngineUnreachableError as error:
                 raise EngineUnreachableError(
                     f"{error}. Step {step} was not taken; the next call goes on from step "
@@ -192,8 +222,30 @@ class TinkerService:
                     raise
                 # Nothing of the step was kept: it begins with the checkpoint before it.
                 logger.warning("taking step %d again, since its server began anew", step)
-                metrics = await self._train_once(sequences, config)
+                metrics = await once()
         return {**metrics, "time/step_trainer_s": time.monotonic() - start}
+
+    async def _train_sft_once(
+        self, trajectories: Sequence[Trajectory], config: TrainSFTConfig
+    ) -> dict[str, float]:
+        session, client = await self._ready()
+        template = self._template or await self._new_template(client, None)
+        data = await asyncio.to_thread(
+            supervised_data, trajectories, config, template, session.max_context_length
+        )
+        step = self.step + 1
+        stages = len(data.batches) + 1
+        try:
+            with self._show_progress(f"step {step} training", stages) as progress:
+                metrics = await take_supervised_steps(session, client, data.batches, progress)
+                progress.advance(0, {"stage": "checkpoint"})
+                await self._save_checkpoint(step, session, client)
+                progress.advance(1)
+        except BaseException:
+            # The server may have updates that no checkpoint has.
+            self._client = None
+            raise
+        return {**data.metrics, **metrics}
 
     async def _train_once(
         self, sequences: Sequence[TrainingSequence], config: TrainConfig
@@ -201,15 +253,16 @@ class TinkerService:
         session, client = await self._ready()
         # Reference logprobs are those of a prompt, and a server needs room to sample one token.
         room = 1 if config.kl_penalty_coef else 0
-        check_context_length(sequences, session.max_context_length - room)
-        data = await step_data(session, client, sequences, config)
+        fitting = within_context(sequences, session.max_context_length - room)
+        data = await step_data(session, client, fitting, config)
         try:
             metrics = await self._take_step(session, client, data, config)
         except BaseException:
             # The server may have gradients, or an update, that no checkpoint has.
             self._client = None
             raise
-        return {**data.metrics, **metrics}
+        too_long = {"data/step_num_sequences_too_long": float(len(sequences) - len(fitting))}
+        return {**too_long, **data.metrics, **metrics}
 
     async def delete_checkpoints(self, steps_to_keep: Collection[int]) -> None:
         """Delete checkpoints on the server and on this machine.
@@ -244,14 +297,10 @@ class TinkerService:
     async def _new_server(
         self, session: ServerSession, client: tinker.TrainingClient, server_args: "ServerArgs"
     ) -> OpenAIServer:
-        tokenizer = await asyncio.to_thread(client.get_tokenizer)
+        self._template = await self._new_template(client, server_args["chat_template"])
         server = OpenAIServer(
             self._served_models,
-            ChatTemplate(
-                tokenizer,
-                template=server_args["chat_template"] or self.config.get("chat_template"),
-                template_kwargs=self.config.get("chat_template_kwargs"),
-            ),
+            self._template,
             max_context_length=session.max_context_length,
             host=server_args["host"],
             port=server_args["port"],
@@ -259,6 +308,13 @@ class TinkerService:
         )
         await server.start()
         return server
+
+    async def _new_template(self, client: tinker.TrainingClient, text: str | None) -> ChatTemplate:
+        return ChatTemplate(
+            await asyncio.to_thread(client.get_tokenizer),
+            template=text or self.config.get("chat_template"),
+            template_kwargs=self.config.get("chat_template_kwargs"),
+        )
 
     def _running_server(self) -> OpenAIServer:
         if self._server is None:

@@ -14,69 +14,13 @@ import torch
 from tinker import RestClient, SamplingClient, ServiceClient, TrainingClient, types
 
 from ..engine_server import EngineServer, StartEngine
-
-ADAM = types.AdamParams(learning_rate=1e-2)
-PROMPT = types.ModelInput.from_ints([5, 6, 7, 8])
-
-
-@pytest.fixture(scope="session")
-def client(engine_server: EngineServer) -> ServiceClient:
-    return connect(engine_server)
-
-
-@pytest.fixture(scope="session")
-def rest(engine_server: EngineServer) -> RestClient:
-    return rest_client(engine_server)
-
-
-def rest_client(engine: EngineServer) -> RestClient:
-    return RestClient(base_url=engine.base_url, api_key=engine.api_key)
-
-
-def connect(engine: EngineServer) -> ServiceClient:
-    client = ServiceClient(base_url=engine.base_url, api_key=engine.api_key)
-    # The SDK makes its connection when it is first used, under a lock that its own event loop
-    # takes too: two first uses at a time wait for each other for ever.
-    assert client.holder.get_session_id()
-    return client
-
-
-@pytest.fixture
-def trainer(client: ServiceClient, engine_server: EngineServer) -> TrainingClient:
-    return client.create_lora_training_client(
-        base_model=engine_server.base_model, rank=4, seed=1, train_unembed=False
-    ).result()
-
-
-def datum(tokens: list[int]) -> types.Datum:
-    targets = np.array(tokens[1:])
-    return types.Datum(
-        model_input=types.ModelInput.from_ints(tokens[:-1]),
-        loss_fn_inputs={
-            "target_tokens": types.TensorData.from_numpy(targets),
-            "weights": types.TensorData.from_numpy(np.ones(len(targets), np.float32)),
-        },
-    )
+from .sdk import ADAM, PROMPT, connect, datum, rest_client, train
 
 
 def set_flag(client: ServiceClient, monkeypatch: pytest.MonkeyPatch, **flags: bool | int) -> None:
     """Change what the server told the SDK at its start."""
     config = client.holder.get_client_config().model_copy(update=flags)
     monkeypatch.setattr(client.holder, "_client_config", config)
-
-
-def train(client: TrainingClient, steps: int = 1) -> list[float]:
-    """Losses of some steps on one sequence; passes and steps are sent together."""
-    data = [datum([1, 2, 3, 4, 5])]
-    futures = [
-        (client.forward_backward(data, "cross_entropy"), client.optim_step(ADAM))
-        for _ in range(steps)
-    ]
-    losses = []
-    for computed, stepped in futures:
-        losses.append(computed.result().metrics["loss:sum"])
-        stepped.result()
-    return losses
 
 
 def test_the_server_describes_its_model(
@@ -294,6 +238,9 @@ def test_training_goes_on_exactly_from_a_checkpoint(
     got = train(fresh, steps=3)
     assert got[0] == pytest.approx(expected[0], rel=1e-6)
     assert got[2] != pytest.approx(expected[2], rel=1e-6), "the optimizer begins anew"
+    with pytest.warns(FutureWarning, match="deprecated"):
+        resumed.load_state(path).result()
+    assert train(resumed, steps=3) == pytest.approx(got, rel=1e-6)
 
 
 def refusal(call: Callable[[], object]) -> str:
@@ -351,14 +298,28 @@ def test_a_wrong_key_is_refused(engine_server: EngineServer) -> None:
     assert "API key is missing or wrong" in message
 
 
-def test_another_version_of_the_sdk_is_refused(
+def set_version(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """Let the SDK state another version, in its bodies and in its headers."""
+    monkeypatch.setattr("tinker.lib.internal_client_holder.tinker_sdk_version", version)
+    monkeypatch.setattr("tinker._client.__version__", version)
+
+
+def test_a_version_of_the_sdk_that_is_too_old_is_refused(
     engine_server: EngineServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK with another version in its requests, as an old one would send."""
-    monkeypatch.setattr("tinker.lib.internal_client_holder.tinker_sdk_version", "0.30.0")
+    set_version(monkeypatch, "0.18.1")
     message = refusal(lambda: connect(engine_server))
-    assert ">=0.38,<0.39" in message
-    assert "0.30.0" in message
+    assert ">=0.22" in message
+    assert "0.18.1" in message
+
+
+def test_a_newer_version_of_the_sdk_is_let_in_and_logged(
+    engine_server: EngineServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_version(monkeypatch, "0.39.0")
+    newer = connect(engine_server).create_lora_training_client(engine_server.base_model, rank=2)
+    assert len(train(newer.result(), steps=2)) == 2
+    assert engine_server.process.stderr.count("a client uses the tinker SDK 0.39.0") == 1
 
 
 def sample_many(client: ServiceClient, engine_server: EngineServer) -> list[list[int]]:

@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from tinker import types as sdk
 from tinker._compat import model_dump
 from tinker.proto import tinker_public_pb2 as pb
@@ -21,7 +21,7 @@ from tinker.proto.response_conv import (
 )
 
 from art.engine.commands import LoadWeights, SaveForSampling, SaveWeights
-from art.engine.wire import bodies, protobuf
+from art.engine.wire import bodies, protobuf, service_bodies, training_bodies
 from art.engine.wire.sdk_version import check_sdk_version
 from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
 from art.executors.types import (
@@ -238,7 +238,7 @@ def test_a_new_model_of_the_sdk_is_read_back() -> None:
         base_model="b",
         lora_config=sdk.LoraConfig(rank=8, seed=3, train_unembed=False),
     )
-    command = bodies.CreateModelBody.model_validate(_json(request)).command()
+    command = training_bodies.CreateModelBody.model_validate(_json(request)).command()
     lora = command.lora
     assert (command.session_id, command.model_seq_id, command.base_model) == ("s", 2, "b")
     assert (lora.rank, lora.seed, lora.train_unembed, lora.train_mlp) == (8, 3, False, True)
@@ -247,7 +247,7 @@ def test_a_new_model_of_the_sdk_is_read_back() -> None:
 def test_an_optimizer_step_of_the_sdk_is_read_back() -> None:
     params = sdk.AdamParams(learning_rate=0.5, weight_decay=0.1)
     request = sdk.OptimStepRequest(optim_params=params, model_id="m", seq_id=4)
-    command = bodies.OptimStepBody.model_validate(_json(request)).command()
+    command = training_bodies.OptimStepBody.model_validate(_json(request)).command()
     adam = command.adam
     assert (command.model_id, command.seq_id) == ("m", 4)
     assert (adam.learning_rate, adam.weight_decay, adam.beta2, adam.eps) == (0.5, 0.1, 0.95, 1e-12)
@@ -256,15 +256,17 @@ def test_an_optimizer_step_of_the_sdk_is_read_back() -> None:
 def test_checkpoints_of_the_sdk_are_read_back() -> None:
     run = "s:train:0"
     place = {"model_id": run, "seq_id": 3}
-    saved = bodies.SaveWeightsBody.model_validate({**place, "path": "one"}).command()
+    saved = training_bodies.SaveWeightsBody.model_validate({**place, "path": "one"}).command()
     assert isinstance(saved, SaveWeights)
     assert str(saved.path) == f"tinker://{run}/weights/one"
-    named = bodies.SaveSamplerBody.model_validate(place).command()
+    named = training_bodies.SaveSamplerBody.model_validate(place).command()
     assert isinstance(named, SaveWeights)
     assert str(named.path) == f"tinker://{run}/sampler_weights/000003"
-    unnamed = bodies.SaveSamplerBody.model_validate({**place, "sampling_session_seq_id": 7})
+    unnamed = training_bodies.SaveSamplerBody.model_validate(
+        {**place, "sampling_session_seq_id": 7}
+    )
     assert unnamed.command() == SaveForSampling(model_id=run, seq_id=3, sampling_session_seq_id=7)
-    loaded = bodies.LoadWeightsBody.model_validate(
+    loaded = training_bodies.LoadWeightsBody.model_validate(
         {**place, "path": f"tinker://{run}/weights/one", "optimizer": True}
     ).command()
     assert isinstance(loaded, LoadWeights)
@@ -274,7 +276,7 @@ def test_checkpoints_of_the_sdk_are_read_back() -> None:
 def _dimuon() -> None:
     params = sdk.DimuonParams(learning_rate=1.0)
     request = sdk.OptimStepRequest(optim_params=params, model_id="m", seq_id=1)
-    bodies.OptimStepBody.model_validate(_json(request)).command()
+    training_bodies.OptimStepBody.model_validate(_json(request)).command()
 
 
 def _tensor(**fields: Any) -> None:
@@ -349,10 +351,42 @@ def test_a_zstd_bomb_is_refused_without_holding_it() -> None:
         protobuf.decompress(bomb, max_bytes=1 << 20)
 
 
-@pytest.mark.parametrize("version", ["0.3.0", "0.37.9", "0.39.0", "1.0.0", "", "new"])
-def test_other_versions_of_the_sdk_are_told_the_range(version: str) -> None:
-    with pytest.raises(IncompatibleClientError, match=r">=0\.38,<0\.39"):
+@pytest.mark.parametrize("version", ["0.3.0", "0.18.1", "0.21.9", "", "new", "9" * 5000])
+def test_versions_of_the_sdk_that_are_too_old_are_told_the_oldest(version: str) -> None:
+    with pytest.raises(IncompatibleClientError, match=r">=0\.22"):
         check_sdk_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.39.0", "0.40.0.dev1", "1.0.0"])
+def test_versions_of_the_sdk_that_are_newer_are_let_in_with_one_line_in_the_log(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(3):
+        check_sdk_version(version)
+    [line] = [record.getMessage() for record in caplog.records]
+    assert version in line
+    assert "newest that this server was tested with is 0.38" in line
+
+
+@pytest.mark.parametrize("version", ["0.22.0", "0.25.0", "0.38.0", "0.38.7", "0.38.1.dev2"])
+def test_versions_of_the_sdk_that_the_tests_run_say_nothing(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_sdk_version(version)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("value", [None, False, 0, 0.0, "", [], {}])
+def test_a_field_of_a_newer_sdk_that_asks_for_nothing_is_passed_over(value: object) -> None:
+    fields = {"sdk_version": "0.39.0", "new_field": value}
+    assert service_bodies.ClientConfigBody.model_validate(fields).sdk_version == "0.39.0"
+
+
+@pytest.mark.parametrize("value", [True, 1, "x", [0], {"a": None}])
+def test_a_field_of_a_newer_sdk_that_asks_for_something_is_refused_by_name(value: object) -> None:
+    fields = {"sdk_version": "0.39.0", "new_field": value}
+    with pytest.raises(ValidationError, match="knows no field new_field"):
+        service_bodies.ClientConfigBody.model_validate(fields)
 
 
 def test_the_installed_sdk_is_in_the_range() -> None:
@@ -387,7 +421,7 @@ def _sample(**fields: object) -> None:
 
 def _inflight() -> None:
     body = {"model_id": "s:train:0", "seq_id": 1, "kind": "inflight"}
-    bodies.SaveSamplerBody.model_validate(body).command()
+    training_bodies.SaveSamplerBody.model_validate(body).command()
 
 
 def _access_token() -> None:
@@ -398,7 +432,7 @@ def _access_token() -> None:
         "optimizer": False,
         "weights_access_token": "secret",
     }
-    bodies.LoadWeightsBody.model_validate(body).command()
+    training_bodies.LoadWeightsBody.model_validate(body).command()
 
 
 UNSUPPORTED: dict[str, Callable[[], None]] = {

@@ -13,7 +13,6 @@ from art.errors import (
     CheckpointError,
     ConfigurationError,
     ContextLengthError,
-    EmptyGroupError,
     InvalidRewardError,
     MissingAPIKeyError,
     NoTrainableTokensError,
@@ -82,17 +81,41 @@ async def test_an_unknown_base_model_is_refused_with_the_near_ones(
         await model.register(backend)
 
 
+BAD_GROUPS: dict[str, tuple[list[float], list[int] | None, list[int], str]] = {
+    "no trajectories": ([], [1, 2], [3], "data/step_num_groups_failed"),
+    "a NaN reward": ([math.nan], [1, 2], [3], "data/step_num_trajectories_dropped"),
+    "no completion": ([1.0], None, [], "data/step_num_trajectories_dropped"),
+    "too long": ([0.0, 1.0], list(range(1, 512)), [3, 4], "data/step_num_sequences_too_long"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_GROUPS)
+async def test_what_cannot_be_trained_on_is_left_out_and_counted(
+    backend: art.TinkerBackend,
+    model: art.TrainableModel[None],
+    made_choice: MadeChoice,
+    caplog: pytest.LogCaptureFixture,
+    name: str,
+) -> None:
+    rewards, prompt, tokens, metric = BAD_GROUPS[name]
+    message = {"role": "assistant", "content": "x"}
+    bad = group_of(rewards, message if prompt is None else made_choice(prompt, tokens))
+    result = await backend.train(model, [group_of([0.0, 1.0], made_choice([1, 2], [3])), bad])
+    assert result.step == 1
+    assert result.metrics[metric] == (len(rewards) or 1)
+    assert "left out" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("rewards", "prompt", "tokens", "error"),
     [
-        ([], [1, 2], [3], EmptyGroupError),
-        ([0.0, math.nan], [1, 2], [3], InvalidRewardError),
+        ([math.nan, math.nan], [1, 2], [3], InvalidRewardError),
         ([0.0, 1.0], None, None, NoTrainableTokensError),
         ([0.0, 1.0], list(range(1, 512)), [3, 4], ContextLengthError),
     ],
-    ids=["no trajectories", "a NaN reward", "no token ids", "too long"],
+    ids=["only NaN rewards", "no completions at all", "all too long"],
 )
-async def test_a_group_that_cannot_be_trained_on_is_refused_beside_a_good_one(
+async def test_a_step_without_anything_that_can_be_trained_on_is_refused(
     backend: art.TinkerBackend,
     model: art.TrainableModel[None],
     made_choice: MadeChoice,
@@ -104,7 +127,19 @@ async def test_a_group_that_cannot_be_trained_on_is_refused_beside_a_good_one(
     message = {"role": "assistant", "content": "x"}
     bad = group_of(rewards, message if prompt is None else made_choice(prompt, tokens))
     with pytest.raises(error):
-        await backend.train(model, [group_of([0.0, 1.0], made_choice([1, 2], [3])), bad])
+        await backend.train(model, [bad])
+    await assert_step_stays(backend, model)
+
+
+async def test_a_step_whose_rollouts_all_failed_is_skipped(
+    backend: art.TinkerBackend, model: art.TrainableModel[None], caplog: pytest.LogCaptureFixture
+) -> None:
+    failed = art.TrajectoryGroup([TimeoutError("the tool's server is down")])
+    result = await backend.train(model, [failed, failed])
+    assert result.step == 0
+    assert result.metrics["data/step_num_groups_failed"] == 2
+    assert "no step was taken: of 2 groups 2 failed" in caplog.text
+    assert "the tool's server is down" in caplog.text
     await assert_step_stays(backend, model)
 
 

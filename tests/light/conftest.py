@@ -45,12 +45,10 @@ QWEN_XML_TEMPLATE = HERMES_TEMPLATE.replace(
 </tool_call>""",
     """<tool_call>
 <function={{ call.function.name }}>
-{%- for key, value in call.function.arguments.items() %}
-<parameter={{ key }}>
+{% for key, value in call.function.arguments.items() %}<parameter={{ key }}>
 {{ value | tojson if value is mapping or (value is sequence and value is not string) else value }}
 </parameter>
-{%- endfor %}
-</function>
+{% endfor %}</function>
 </tool_call>""",
 )
 

@@ -1,5 +1,7 @@
 """Handlers read every field of the configs of the models that the registry lists."""
 
+from typing import Any
+
 import pytest
 
 from art.errors import ConfigurationError
@@ -54,6 +56,43 @@ def test_the_extra_fields_of_unsloths_gpt_oss_have_no_effect() -> None:
     assert handler.read_config(copy) == handler.read_config(config)
 
 
+def without(config: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {name: value for name, value in config.items() if name not in names}
+
+
+_YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+
+# What published configs and copies of them say, and an equal config without it.
+SAYING_THE_SAME: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "Qwen2.5's base and Math models": ("Qwen/Qwen2.5-7B", {"use_mrope": False}, {}),
+    "copies by Unsloth": (
+        "meta-llama/Llama-3.1-8B-Instruct",
+        {"unsloth_version": "2026.4.2", "unsloth_fixed": True},
+        {},
+    ),
+    "DeepSeek-R1-0528-Qwen3-8B": (
+        "Qwen/Qwen3-0.6B",
+        {"rope_scaling": _YARN | {"attn_factor": 0.8782488562869419}},
+        {"rope_scaling": _YARN},
+    ),
+    "Qwen2.5's advice for long texts": (
+        "Qwen/Qwen2.5-7B",
+        {"rope_scaling": without(_YARN, "rope_type") | {"type": "yarn"}},
+        {"rope_scaling": _YARN},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SAYING_THE_SAME)
+def test_fields_that_change_nothing_are_accepted(case: str) -> None:
+    name, fields, same = SAYING_THE_SAME[case]
+    handler, config = handler_of(name), PUBLISHED[name][1]
+    architecture = handler.read_config(config | fields)
+    assert architecture == handler.read_config(config | same)
+    if "rope_scaling" in same:
+        assert architecture != handler.read_config(config)
+
+
 @pytest.mark.parametrize("name", PUBLISHED)
 @pytest.mark.parametrize("method", ["mxfp4", "fp8"])
 def test_quantised_checkpoints_are_refused_with_a_way_out(name: str, method: str) -> None:
@@ -65,6 +104,7 @@ def test_quantised_checkpoints_are_refused_with_a_way_out(name: str, method: str
 # Fields of published configs that turn a feature off: any other value is refused.
 SWITCHES: list[tuple[str, str, object]] = [
     ("HuggingFaceTB/SmolLM2-135M-Instruct", "rope_interleaved", True),
+    ("Qwen/Qwen2.5-7B", "use_mrope", True),
     ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "qkv_bias", True),
     ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "use_qk_norm", False),
     ("Qwen/Qwen3-Coder-30B-A3B-Instruct", "shared_expert_intermediate_size", 64),

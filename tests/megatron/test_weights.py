@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from art.errors import CheckpointError
+from art.megatron.weights.checkpoint import CheckpointReader
 
 from .file_size import no_file_larger_than
 from .tiny_models import CASES, hf_config, save
@@ -215,6 +216,30 @@ def rewrite_index(text: str) -> Callable[[Path], object]:
     return lambda folder: (folder / "model.safetensors.index.json").write_text(text)
 
 
+def send_in_index(folder: Path, tensor: str, *, file: str | None = None) -> None:
+    """Let the index name another file for a tensor: by default one that does not hold it."""
+    path = folder / "model.safetensors.index.json"
+    index = json.loads(path.read_text())
+    others = sorted(set(index["weight_map"].values()) - {index["weight_map"][tensor]})
+    index["weight_map"][tensor] = file or others[0]
+    path.write_text(json.dumps(index))
+
+
+def test_the_index_says_which_file_holds_a_tensor(
+    checkpoints: Callable[[str], Path], tmp_path: Path
+) -> None:
+    """A copy that the index does not name, such as the one before an overlay, is not read."""
+    folder, name = tmp_path / "overlaid", "model.norm.weight"
+    shutil.copytree(checkpoints("qwen3_dense"), folder)
+    with CheckpointReader(folder) as reader:
+        old = reader.read(name)
+    save_file({name: old + 1, "stale": old}, folder / "overlay.safetensors")
+    send_in_index(folder, name, file="overlay.safetensors")
+    with CheckpointReader(folder) as reader:
+        assert torch.equal(reader.read(name), old + 1)
+        assert "stale" not in reader.names
+
+
 BAD_FILES: list[tuple[Callable[[Path], object], str]] = [
     (truncate, "cut short"),
     (lambda folder: next(folder.glob("*.safetensors")).write_bytes(b""), "cut short"),
@@ -224,6 +249,7 @@ BAD_FILES: list[tuple[Callable[[Path], object], str]] = [
     (rewrite_index("{}"), "not an index"),
     (rewrite_index('{"weight_map": {"a": "../model.safetensors"}}'), "outside"),
     (rewrite_index('{"weight_map": {}}'), "names no files"),
+    (lambda folder: send_in_index(folder, "model.norm.weight"), "has no model.norm.weight"),
 ]
 
 

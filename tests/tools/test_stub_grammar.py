@@ -62,6 +62,14 @@ def test_a_right_stub_has_no_fault(stub: Path) -> None:
     assert faults(stub) == []
 
 
+def test_a_name_may_come_from_a_package_above(stub: Path) -> None:
+    inner = stub.parent / "tools" / "__init__.pyi"
+    inner.write_text("from ..fruit import Apple as Apple\n")
+    assert faults(inner) == []
+    inner.write_text("from ..fruit import Plum as Plum\n")
+    assert faults(inner) == [(1, "`..fruit` does not define `Plum`")]
+
+
 # What line 5 of the stub says, and how that is reported. `lazy_loader.attach_stub` takes those
 # marked "silent" without a word and does something else; the others it refuses, or not, without
 # saying where.
@@ -83,7 +91,8 @@ DEFECTS = {
     "absolute import": ("from shop.fruit import Apple as Apple", FORM),
     "typing": ("from typing import Any as Any", FORM),
     "plain import": ("import os", FORM),
-    "outer package": ("from ..fruit import Apple as Apple", FORM),
+    "outer package": ("from ..fruit import Plum as Plum", "there is no module `..fruit`"),
+    "outer package itself": ("from .. import fruit as fruit", "name the module that it comes from"),
     "star": ("from .fruit import *", FORM),
     "name of its module (silent)": ("from .fruit import fruit as fruit", "also a submodule"),
     "name of another module (silent)": ("from .fruit import tools as tools", "also a submodule"),

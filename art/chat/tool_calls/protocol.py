@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 # A tool in the OpenAI API's form: {"type": "function", "function": {"name": …, …}}.
 Tool = Mapping[str, Any]
@@ -10,18 +10,32 @@ Tool = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of the tool ``name`` with ``arguments``, the text of a JSON object."""
+    """A call of a tool.
+
+    Attributes:
+        name: The tool's name.
+        arguments: The text of a JSON object.
+        id: The call's id, where the format has the model write one.
+    """
 
     name: str
     arguments: str
+    id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedText:
-    """A message's text without its tool calls, and the calls in order."""
+    """What an assistant's message says, and what it asks for.
+
+    Attributes:
+        content: The text without the thinking and without the tool calls.
+        tool_calls: The calls in order.
+        reasoning: The thinking; ``None`` where the model did not think.
+    """
 
     content: str
     tool_calls: tuple[ToolCall, ...] = ()
+    reasoning: str | None = None
 
 
 class ToolCallFormat(Protocol):
@@ -48,5 +62,37 @@ class ToolCallFormat(Protocol):
 
         Returns:
             The calls in order, and all other text as content.
+        """
+        ...
+
+    def grammar(
+        self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
+    ) -> str | None:
+        """Write the grammar of a message that is nothing but calls of some tools.
+
+        Args:
+            tools: The tools to choose from, at least one.
+            parallel: Whether more than one call is allowed.
+            token_ids: Those of :attr:`markers` that are tokens of the model, with their ids.
+
+        Returns:
+            Lark rules (:mod:`art.chat.lark`) of which ``tool_calls`` is the message; ``None`` where
+            the format has no grammar.
+        """
+        ...
+
+
+@runtime_checkable
+class CallWriter(Protocol):
+    """A format that can write calls itself.
+
+    It serves chat templates that show tools but leave calls out of the history.
+    """
+
+    def write(self, calls: Sequence[ToolCall]) -> str:
+        """Write calls as the model does.
+
+        Args:
+            calls: At least one call.
         """
         ...

@@ -3,9 +3,11 @@
 from fastapi import APIRouter
 
 from art.endpoint.dependencies import EndpointDependency
+from art.endpoint.dialect import Dialect
 from art.endpoint.served_models import ServedModel
 
 router = APIRouter(prefix="/v1/models")
+DIALECT = Dialect(router)
 
 
 @router.get("")

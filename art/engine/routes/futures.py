@@ -5,9 +5,10 @@ import asyncio
 from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse, Response
 
-from art.engine.core import Engine, sampling_group
+from art.engine.core import Engine
 from art.engine.futures import Failure, Outcome
 from art.engine.routes.dependencies import EngineDep
+from art.engine.samplers import sampling_group
 from art.engine.wire.bodies import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
 from art.engine.wire.json_body import JsonBody
 
@@ -58,7 +59,7 @@ async def retrieve_futures(body: JsonBody[RetrieveFuturesBody], engine: EngineDe
 @router.post("/cancel_future", status_code=204)
 async def cancel_future(body: JsonBody[CancelFutureBody], engine: EngineDep) -> None:
     """Drop a sampling request, waiting or running; training requests run to their end."""
-    engine.cancel(body.request_id)
+    engine.samplers.cancel(body.request_id)
 
 
 async def _outcome_unless_gone(request_id: str, request: Request, engine: Engine) -> Outcome | None:
@@ -70,7 +71,7 @@ async def _outcome_unless_gone(request_id: str, request: Request, engine: Engine
         await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
         if waiting.done():
             return waiting.result()
-        engine.abandon(request_id)
+        engine.samplers.abandon(request_id)
         return None
     finally:
         waiting.cancel()

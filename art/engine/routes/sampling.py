@@ -5,7 +5,11 @@ from typing import Any
 from fastapi import APIRouter
 
 from art.engine.routes.dependencies import EngineDep
-from art.engine.wire.bodies import CreateSamplingSessionBody, SampleBody
+from art.engine.wire.bodies import (
+    CreateSamplingSessionBody,
+    JoinSamplingSessionBody,
+    SampleBody,
+)
 from art.engine.wire.json_body import JsonBody
 
 router = APIRouter()
@@ -19,8 +23,17 @@ async def create_sampling_session(
     """Give a session a sampler of a checkpoint, or of the base model."""
     return {
         "type": "create_sampling_session",
-        "sampling_session_id": await engine.create_sampling_session(body.command()),
+        "sampling_session_id": await engine.samplers.open(body.command()),
     }
+
+
+@router.post("/join_sampling_session")
+async def join_sampling_session(
+    body: JsonBody[JoinSamplingSessionBody], engine: EngineDep
+) -> dict[str, Any]:
+    """Give one more copy of a sampling client the number of its own block of requests."""
+    counter = engine.sessions.join(body.sampling_session_id)
+    return {"type": "join_sampling_session", "client_counter": counter}
 
 
 @router.get("/samplers/{sampler_id}")
@@ -37,7 +50,7 @@ async def get_sampler(sampler_id: str, engine: EngineDep) -> dict[str, Any]:
 @router.post("/asample")
 async def asample(body: JsonBody[SampleBody], engine: EngineDep) -> dict[str, Any]:
     """Sample; the SDK wants the ids of all sequences with the answer."""
-    request_id = engine.sample(body.command())
+    request_id = engine.samplers.sample(body.command())
     return {
         "request_id": request_id,
         "sample_sequence_ids": [f"{request_id}:{index}" for index in range(body.num_samples)],

@@ -9,15 +9,16 @@ from art.engine.commands import CreateModelFrom, Refused, Sequenced
 from art.engine.core import Engine
 from art.engine.routes.dependencies import EngineDep
 from art.engine.wire import protobuf
-from art.engine.wire.bodies import (
+from art.engine.wire.json_body import JsonBody
+from art.engine.wire.training_bodies import (
     CreateModelBody,
     LoadWeightsBody,
     ModelBody,
     OptimStepBody,
+    SaveExternalBody,
     SaveSamplerBody,
     SaveWeightsBody,
 )
-from art.engine.wire.json_body import JsonBody
 from art.errors import InvalidRequestError, NotFoundError
 
 router = APIRouter()
@@ -99,6 +100,14 @@ async def save_weights_for_sampler(
     return _submit(body, engine)
 
 
+@router.post("/save_weights_external")
+async def save_weights_external(
+    body: JsonBody[SaveExternalBody], engine: EngineDep
+) -> dict[str, Any]:
+    """Write a PEFT folder to download; the future holds ``{path}``."""
+    return _submit(body, engine)
+
+
 @router.post("/load_weights")
 async def load_weights(body: JsonBody[LoadWeightsBody], engine: EngineDep) -> dict[str, Any]:
     """Load a checkpoint into a model, or create a model from it."""
@@ -115,7 +124,7 @@ async def load_weights(body: JsonBody[LoadWeightsBody], engine: EngineDep) -> di
 
 
 def _submit(
-    body: OptimStepBody | SaveWeightsBody | SaveSamplerBody, engine: Engine
+    body: OptimStepBody | SaveWeightsBody | SaveSamplerBody | SaveExternalBody, engine: Engine
 ) -> dict[str, Any]:
     """Queue a request at its place; what is wrong with it becomes the result of that place."""
     command: Sequenced

@@ -1,27 +1,38 @@
 """Training runs and checkpoints, as they lie on disk."""
 
 import asyncio
+import hashlib
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 
 from art.engine.checkpoint_metadata import Checkpoint, TrainingRun
 from art.engine.core import Engine
 from art.engine.routes.dependencies import EngineDep
-from art.engine.wire.bodies import TtlBody, WeightsInfoBody
+from art.engine.wire.checkpoint_bodies import CopyWeightsBody, TtlBody, WeightsInfoBody
 from art.engine.wire.json_body import JsonBody
+from art.engine.wire.metadata import texts
 from art.errors import InvalidRequestError, NotFoundError
-from art.formats.checkpoint_paths import CheckpointPath
+from art.formats.checkpoint_paths import CheckpointPath, Kind
 
 router = APIRouter()
 
+_TYPES: dict[Kind, str] = {
+    "weights": "training",
+    "sampler_weights": "sampler",
+    "external_weights": "external",
+}
+
 
 @router.get("/training_runs")
-async def list_training_runs(engine: EngineDep, limit: int = 20, offset: int = 0) -> dict[str, Any]:
-    """Every model that is alive or has checkpoints, the one used last first."""
-    runs = _training_runs(engine, await asyncio.to_thread(engine.store.list))
+async def list_training_runs(
+    engine: EngineDep, limit: int = 20, offset: int = 0, project_id: str | None = None
+) -> dict[str, Any]:
+    """Every model that is alive or has checkpoints, or those of a project, the last used first."""
+    runs = _training_runs(engine, await asyncio.to_thread(engine.store.list), project_id)
     page = runs[offset : offset + limit]
     return {"training_runs": page, "cursor": _cursor(offset, limit, len(runs))}
 
@@ -83,6 +94,37 @@ async def publish_checkpoint(run_id: str, kind: str, name: str) -> None:
     )
 
 
+@router.post("/copy_weights")
+async def copy_weights(
+    body: JsonBody[CopyWeightsBody], request: Request, engine: EngineDep
+) -> dict[str, Any]:
+    """Copy a checkpoint into a training run of its own; a repeated request copies once."""
+    token = request.headers.get("x-tinker-weights-access-token") or body.weights_access_token
+    if token is not None:
+        raise InvalidRequestError(
+            "this server has one owner; weights_access_token is for the hosted service"
+        )
+    if body.session_id is not None and body.model_seq_id is not None:
+        session = engine.sessions.get(body.session_id)
+        run_id, project_id = f"{body.session_id}:train:{body.model_seq_id}", session.project_id
+        if run_id in session.models:
+            raise InvalidRequestError(f"{run_id} is a model; a copy needs a number of its own")
+    elif body.destination_project_id is not None:
+        key = request.headers.get("x-idempotency-key") or uuid.uuid4().hex
+        run_id = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}:train:0"
+        project_id = body.destination_project_id
+    else:
+        raise InvalidRequestError("send destination_project_id, or session_id and model_seq_id")
+    copy = await asyncio.to_thread(
+        engine.store.copy,
+        CheckpointPath.parse(body.source_path),
+        run_id,
+        project_id,
+        ttl_seconds=body.ttl_seconds,
+    )
+    return {"tinker_path": str(copy.path)}
+
+
 @router.post("/weights_info")
 async def weights_info(body: JsonBody[WeightsInfoBody], engine: EngineDep) -> dict[str, Any]:
     """The facts that a client needs to load a checkpoint."""
@@ -103,7 +145,9 @@ def _cursor(offset: int, limit: int, total: int) -> dict[str, int]:
     return {"offset": offset, "limit": limit, "total_count": total}
 
 
-def _training_runs(engine: Engine, checkpoints: Sequence[Checkpoint]) -> list[dict[str, Any]]:
+def _training_runs(
+    engine: Engine, checkpoints: Sequence[Checkpoint], project_id: str | None = None
+) -> list[dict[str, Any]]:
     """The runs of these checkpoints (the newest first) and of the models that are alive."""
     runs: dict[str, TrainingRun] = {}
     used: dict[str, datetime] = {}
@@ -127,9 +171,10 @@ def _training_runs(engine: Engine, checkpoints: Sequence[Checkpoint]) -> list[di
             "last_request_time": used[run_id].isoformat(),
             "last_checkpoint": _checkpoint(last.get((run_id, "weights"))),
             "last_sampler_checkpoint": _checkpoint(last.get((run_id, "sampler_weights"))),
-            "user_metadata": _texts(runs[run_id].user_metadata),
+            "user_metadata": texts(runs[run_id].user_metadata),
         }
         for run_id in ordered
+        if project_id is None or runs[run_id].project_id == project_id
     ]
 
 
@@ -139,16 +184,12 @@ def _checkpoint(checkpoint: Checkpoint | None) -> dict[str, Any] | None:
     path = checkpoint.path
     return {
         "checkpoint_id": f"{path.kind}/{path.name}",
-        "checkpoint_type": "training" if path.kind == "weights" else "sampler",
+        "checkpoint_type": _TYPES[path.kind],
         "time": checkpoint.created.isoformat(),
         "tinker_path": str(path),
+        "base_model": checkpoint.run.base_model,
         "size_bytes": checkpoint.size_bytes,
         "public": False,
-        "user_metadata": _texts(checkpoint.user_metadata),
+        "user_metadata": texts(checkpoint.user_metadata),
         "expires_at": checkpoint.expires and checkpoint.expires.isoformat(),
     }
-
-
-def _texts(metadata: Any) -> dict[str, str] | None:
-    """Metadata as the SDK reads it back: texts only."""
-    return metadata and {name: str(value) for name, value in metadata.items()}

@@ -10,7 +10,14 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, ClassVar, TypeVar
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from art._internal.validation import ShortList as ShortList
 from art._internal.validation import count_containers, describe, refuse_unknown_fields
@@ -19,6 +26,13 @@ from art.errors import InvalidBodyError, RequestTooLargeError
 BodyT = TypeVar("BodyT", bound="Body")
 
 _MAX_CONTAINERS = 20_000
+
+NUMBERS = 10**9
+"""The numbers of a session's models and sampling sessions are below it: nine digits, as in the id
+of a training run."""
+
+NUMBER = Field(ge=0, lt=NUMBERS)
+"""A number of a session's model or sampling session."""
 
 
 def _check_finite(value: object) -> object:
@@ -41,7 +55,9 @@ JsonObject = Annotated[dict[str, object], AfterValidator(_check_finite)]
 class Body(BaseModel):
     """A JSON request body.
 
-    Unknown fields are refused by name, the first few of them.
+    Unknown fields are refused by name, the first few of them. One with a neutral value (``null``,
+    ``false``, 0, or empty) asks for nothing and is passed over: the SDK sends the defaults of all
+    its fields, and a newer one has more.
 
     Attributes:
         max_bytes: The largest body.
@@ -58,7 +74,9 @@ class Body(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _refuse_unknown_fields(cls, fields: object) -> object:
-        refuse_unknown_fields(fields, [*cls.model_fields])
+        if isinstance(fields, dict):
+            asked = {name: value for name, value in fields.items() if value}
+            refuse_unknown_fields(asked, [*cls.model_fields])
         return fields
 
 

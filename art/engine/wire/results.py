@@ -16,7 +16,11 @@ from art.engine.results import (
 from art.engine.wire.protobuf import PROTOBUF, encode_forward_backward, encode_sample
 from art.executors.types import ForwardBackwardResult
 
-_SAVED = {"weights": "save_weights", "sampler_weights": "save_weights_for_sampler"}
+_SAVED = {
+    "weights": "save_weights",
+    "sampler_weights": "save_weights_for_sampler",
+    "external_weights": "save_weights_external",
+}
 
 
 def encode(result: Result) -> Payload:

@@ -32,8 +32,12 @@ _WITHOUT_EFFECT = (
     "transformers.js_config",
     "transformers_version",
     "unsloth_fixed",
+    "unsloth_version",
     "use_cache",
 )
+# Switches that transformers does not read for the families here, and that are off in what is
+# published. On, they could mean another model, so they are refused.
+_ONLY_OFF = ("is_encoder_decoder", "use_mrope")
 
 
 class ConfigFields:
@@ -136,7 +140,10 @@ class ConfigFields:
         for name in list(self._fields):
             if name.startswith("_") or name.endswith("_token_id"):
                 self.without_effect(name)
-        self.require("is_encoder_decoder", False, optional=True)
+        for name in _ONLY_OFF:
+            if self._fields.get(name) is None:
+                self.without_effect(name)
+            self.require(name, False, optional=True)
 
     def setdefault(self, name: str, value: object) -> object:
         """Get a field without reading it; set it if it is absent."""

@@ -66,6 +66,8 @@ def read_rope(fields: ConfigFields, head_dim: int, *, partial: bool = False) -> 
     """
     rope = fields.section("rope_parameters")
     kind = rope.choice("rope_type", ("default", "linear", "llama3", "yarn"))
+    # The older name of rope_type.
+    rope.require("type", kind, optional=True)
     factor = rope.number("partial_rotary_factor", default=1.0)
     if not partial and factor != 1.0:
         raise rope.unsupported("partial_rotary_factor", "the family rotates whole heads")

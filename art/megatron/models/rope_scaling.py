@@ -136,6 +136,8 @@ def read_yarn(rope: ConfigFields) -> YarnScaling:
         computed = _magnitude(factor, scale) / _magnitude(factor, scale_all)
     else:
         computed = _magnitude(factor, 1.0)
+    # In configs of DeepSeek; neither transformers nor vLLM reads it.
+    rope.without_effect("attn_factor")
     return YarnScaling(
         factor=factor,
         fast=rope.optional_number("beta_fast") or 32.0,

@@ -28,11 +28,14 @@ _DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 class CheckpointReader:
     """A reader of a checkpoint's tensors. Only the parts that are asked for are read.
 
+    The index alone says which file holds a tensor: another file may have an older copy of it.
+
     Args:
         folder: A folder with ``model.safetensors``, or with several files and their index.
 
     Raises:
-        CheckpointError: There is no checkpoint, or a file of it is missing or cut short.
+        CheckpointError: There is no checkpoint, a file of it is missing or cut short, or has not
+            the tensors that the index names.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -40,11 +43,11 @@ class CheckpointReader:
         self._files: dict[str, Any] = {}
         self._file_of: dict[str, str] = {}
         with ExitStack() as stack:
-            for name in _file_names(folder):
-                self._open(name, stack)
+            for name, tensors in _tensors_of_files(folder).items():
+                self._open(name, tensors, stack)
             self._stack = stack.pop_all()
 
-    def _open(self, name: str, stack: ExitStack) -> None:
+    def _open(self, name: str, tensors: Set[str] | None, stack: ExitStack) -> None:
         try:
             file = stack.enter_context(safe_open(self.folder / name, framework="pt"))
         except FileNotFoundError as error:
@@ -55,10 +58,13 @@ class CheckpointReader:
                 f"Download it again ({error})"
             ) from error
         self._files[name] = file
-        for tensor in file.keys():  # noqa: SIM118 - not a dict
-            if tensor in self._file_of:
-                raise CheckpointError(f"{self.folder} has {tensor} twice")
-            self._file_of[tensor] = name
+        found = set(file.keys())
+        if tensors is not None and (absent := tensors - found):
+            raise CheckpointError(
+                f"{self.folder / name} has no {min(absent)}, which {INDEX} says it holds "
+                f"({len(absent)} tensors are missing). Download both again"
+            )
+        self._file_of.update(dict.fromkeys(found if tensors is None else tensors, name))
 
     def __enter__(self) -> "CheckpointReader":
         return self
@@ -199,17 +205,19 @@ def _path(folder: Path, number: int) -> Path:
     return folder / f"{number}.safetensors.writing"
 
 
-def _file_names(folder: Path) -> list[str]:
+def _tensors_of_files(folder: Path) -> dict[str, set[str] | None]:
+    """List the files of a checkpoint, each with its tensors; ``None`` is all that are in it."""
     index = folder / INDEX
     if not index.is_file():
         if not (folder / _SINGLE).is_file():
             raise CheckpointError(f"{folder} has neither {_SINGLE} nor {INDEX}")
-        return [_SINGLE]
+        return {_SINGLE: None}
+    tensors_of: dict[str, set[str]] = {}
     try:
-        weight_map = json.loads(index.read_text())["weight_map"]
-        names = sorted(set(weight_map.values()))
+        for tensor, file in sorted(json.loads(index.read_text())["weight_map"].items()):
+            tensors_of.setdefault(file, set()).add(tensor)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{index} is not an index of safetensors files: {error}") from error
-    if not names or any(Path(name).name != name for name in names):
+    if not tensors_of or any(Path(file).name != file for file in tensors_of):
         raise CheckpointError(f"{index} names no files, or files outside of its folder")
-    return names
+    return {**tensors_of}

@@ -114,7 +114,8 @@ def test_qwen_xml_calls_round_trip(
     make_tokenizer: Make, content: str, calls: list[dict[str, Any]]
 ) -> None:
     parsed = QWEN_XML.parse(render(make_tokenizer("qwen_xml"), content, calls), TOOLS)
-    assert parsed.content == content
+    # Published templates trim the text before a call.
+    assert parsed.content.rstrip("\n") == content.rstrip("\n")
     assert arguments_of(parsed) == calls
 
 
@@ -138,7 +139,7 @@ def test_llama3_takes_an_object_that_names_no_known_tool_for_content() -> None:
 MALFORMED = [
     "<tool_call>",
     "a<tool_call>b</tool_call>",
-    '<tool_call>{"name": "f", "arguments": {}}',
+    '<tool_call>{"name": "f", "arguments": {}} and more',
     '<tool_call>{"name": "f", "arguments": [1]}</tool_call>',
     '<tool_call>{"name": "", "arguments": {}}</tool_call>',
     '<tool_call>{"name": "f", "arguments": {"x": NaN}}</tool_call>',

@@ -1,14 +1,19 @@
 """Models: construction, registration, logging, state and checkpoints."""
 
 import asyncio
+import copy
 import json
 import math
+import multiprocessing
+import pickle
 import shutil
 import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any, Unpack
 
+import cloudpickle
 import pytest
 from pydantic import BaseModel, ValidationError
 
@@ -20,7 +25,7 @@ from art.runs.history import HISTORY, read_history
 from art.runs.paths import checkpoint_dir, checkpoint_steps, model_dir
 from art.runs.trajectories import read_trajectory_groups
 from art.trajectories import Trajectory, TrajectoryGroup
-from art.types import TrainConfig, TrainOptions, TrainResult
+from art.types import TrainConfig, TrainOptions, TrainResult, TrainSFTConfig
 
 
 class RunConfig(BaseModel):
@@ -67,6 +72,14 @@ class FolderBackend:
         step = await self.get_step(model) + 1
         checkpoint_dir(folder_of(model), step).mkdir(parents=True)
         return TrainResult(step, {"loss": 0.5})
+
+    async def train_sft(
+        self,
+        model: AnyTrainableModel,
+        trajectories: Iterable[Trajectory],
+        config: TrainSFTConfig | None = None,
+    ) -> TrainResult:
+        return await self.train(model, [])
 
     async def delete_checkpoints(self, model: AnyTrainableModel, steps_to_keep: list[int]) -> None:
         for step in checkpoint_steps(folder_of(model)):
@@ -444,3 +457,81 @@ def many_files() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     yield 1010
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class OwnModel(TrainableModel[RunConfig]):
+    """A model with a field of the user's own."""
+
+    budget: int
+
+
+def sees(model: Model[Any]) -> tuple[Any, ...]:
+    client = model.openai_client()
+    name = model.get_inference_name()
+    return (type(model), model.describe(), name, str(client.base_url), client.api_key)
+
+
+def sees_in_a_new_process(model: Model[Any]) -> tuple[Any, ...]:
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+        return processes.submit(sees, model).result()
+
+
+class TestCopies:
+    """Of a model that was registered and asked: its backend and its client hold locks."""
+
+    @pytest.fixture(params=[TrainableModel, TrainableModel[RunConfig], OwnModel])
+    async def model(
+        self, request: pytest.FixtureRequest, make_model: Callable[..., Any], tmp_path: Path
+    ) -> Model[Any]:
+        own = {"budget": 3} if request.param is OwnModel else {}
+        model: TrainableModel[RunConfig] = request.param(
+            name="agent",
+            project="demo",
+            base_model="Qwen/Qwen3-0.6B",
+            base_path=tmp_path,
+            config=RunConfig(system_prompt="mine"),
+            **own,
+        )
+        backend = FolderBackend()
+        backend.lock = threading.Lock()  # type: ignore[attr-defined]  # as real ones have
+        await model.register(backend)
+        model.openai_client()
+        return model
+
+    @pytest.mark.parametrize(
+        "through",
+        [
+            lambda model: sees(pickle.loads(pickle.dumps(model))),
+            lambda model: sees(cloudpickle.loads(cloudpickle.dumps(model))),
+            sees_in_a_new_process,
+        ],
+        ids=["pickle", "cloudpickle", "spawn"],
+    )
+    async def test_a_copy_in_another_process_asks_the_same_endpoint(
+        self, model: Model[Any], through: Callable[[Model[Any]], Any]
+    ) -> None:
+        kind, described, *endpoint = through(model)
+        assert kind is type(model)
+        assert endpoint == ["agent@latest", "http://127.0.0.1:9/v1/", "tml-key"]
+        assert described == model.describe()
+        assert described["config"] == {"system_prompt": "mine"}
+
+    @pytest.mark.parametrize(
+        "duplicate",
+        [copy.copy, copy.deepcopy, lambda model: model.model_copy(deep=True)],
+        ids=["copy", "deepcopy", "model_copy"],
+    )
+    async def test_a_copy_shares_the_backend_and_has_a_client_of_its_own(
+        self, model: Model[Any], duplicate: Callable[[Model[Any]], Model[Any]]
+    ) -> None:
+        copied = duplicate(model)
+        assert copied.describe() == model.describe()
+        assert copied.backend() is model.backend()
+        assert copied.openai_client() is not model.openai_client()
+
+    async def test_a_copy_in_another_process_has_no_backend(self, model: Model[Any]) -> None:
+        with pytest.raises(NotRegisteredError, match="has no backend"):
+            pickle.loads(pickle.dumps(model)).backend()
+
+    def test_a_field_of_a_subclass_is_described(self, model: Model[Any]) -> None:
+        assert model.describe().get("budget") == (3 if isinstance(model, OwnModel) else None)

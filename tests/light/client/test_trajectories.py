@@ -4,17 +4,24 @@ import asyncio
 import copy
 import json
 import math
+import multiprocessing
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import cloudpickle
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from openai.types.chat import ChatCompletionMessage
 from openai.types.chat.chat_completion import Choice
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from art.errors import ConfigurationError
 from art.rollouts import PendingRollouts
@@ -385,3 +392,187 @@ class TestGroup:
 def test_nan_rewards_survive_pickle() -> None:
     back = pickle.loads(pickle.dumps(TrajectoryGroup([Trajectory(reward=math.nan)])))
     assert math.isnan(back.trajectories[0].reward)
+
+
+NUMBERS: dict[str, tuple[Any, bool | int | float]] = {
+    "numpy float32": (np.float32(0.5), 0.5),
+    "numpy int64": (np.int64(3), 3),
+    "numpy bool": (np.bool_(True), True),
+    "array": (np.array(0.25), 0.25),
+    "array of one": (np.array([[2]]), 2),
+    "decimal": (Decimal("1.5"), 1.5),
+    "fraction": (Fraction(1, 4), 0.25),
+    "NaN": (np.float16("nan"), math.nan),
+}
+
+
+def torch_numbers() -> dict[str, tuple[Any, bool | int | float]]:
+    torch = pytest.importorskip("torch")
+    return {
+        "float": (torch.tensor(0.5, requires_grad=True), 0.5),
+        "bfloat16": (torch.tensor([0.5], dtype=torch.bfloat16), 0.5),
+        "int": (torch.tensor(3), 3),
+        "bool": (torch.tensor(True), True),
+    }
+
+
+class TestNumbersOfOtherLibraries:
+    def check(self, number: Any, plain: bool | int | float) -> None:
+        """The number is taken by the constructor, and by assignment, which nothing checks."""
+        given = Trajectory(reward=number, metrics={"m": number}, metadata={"d": number})
+        assigned = Trajectory()
+        assigned.reward = assigned.metrics["m"] = assigned.metadata["d"] = number
+        expected = repr({"m": plain})
+        for trajectory in (given, assigned):
+            group = TrajectoryGroup([trajectory], metrics={"m": number}, metadata={"m": number})
+            for name in ("metrics", "metadata"):
+                assert repr(group.model_dump()[name]) == expected
+            dumped = Trajectory.model_validate_json(trajectory.model_dump_json())
+            logged = trajectory.for_logging()
+            for values in (dumped.metrics, trajectory.model_dump()["metrics"], logged["metrics"]):
+                assert repr(values) == expected
+            assert repr(logged["metadata"]["d"]) == repr(plain)
+            assert repr(float(dumped.reward)) == repr(float(logged["reward"])) == repr(float(plain))
+
+    @pytest.mark.parametrize("name", NUMBERS)
+    def test_numpy_and_the_standard_library(self, name: str) -> None:
+        self.check(*NUMBERS[name])
+
+    def test_torch(self) -> None:
+        for number, plain in torch_numbers().values():
+            self.check(number, plain)
+
+    async def test_they_are_pythons_once_a_rollout_is_finished(self) -> None:
+        async def computed() -> Trajectory:
+            trajectory = Trajectory(metadata={"best": None})
+            trajectory.reward = np.float32(0.5)  # type: ignore[assignment]  # as users do
+            trajectory.metrics["score"] = np.int64(2)  # type: ignore[assignment]
+            return trajectory
+
+        finished = (await TrajectoryGroup([computed()])).trajectories[0]
+        assert (type(finished.reward), type(finished.metrics["score"])) == (float, int)
+
+    @pytest.mark.parametrize("value", [np.zeros(2), [1], 1j, "high"])
+    def test_what_is_no_number_is_refused(self, value: Any) -> None:
+        with pytest.raises(ValidationError):
+            Trajectory(metrics={"m": value})
+
+
+THOUGHT = ChatCompletionMessage(role="assistant", content="a thought")
+CALL = ChatCompletionMessage.model_validate(
+    {"role": "assistant", "content": None, "tool_calls": [TOOL_CALL]}
+)
+
+
+class ForeignChoice(BaseModel):
+    """A Choice of another client's class, such as litellm's."""
+
+    model_config = ConfigDict(extra="allow")
+
+    finish_reason: str
+    index: int
+    message: dict[str, Any]
+    logprobs: Any = None
+
+
+class TestObjectsOfAClient:
+    """They are taken by the constructor, and where they were appended."""
+
+    @pytest.fixture(params=["given", "appended"])
+    def with_item(self, request: pytest.FixtureRequest) -> Callable[[Any], Trajectory]:
+        def make(item: Any) -> Trajectory:
+            if request.param == "given":
+                return Trajectory(messages_and_choices=[{"role": "user", "content": "hi"}, item])
+            trajectory = Trajectory(messages_and_choices=[{"role": "user", "content": "hi"}])
+            trajectory.messages_and_choices.append(item)
+            return trajectory
+
+        return make
+
+    @pytest.mark.parametrize(
+        ("message", "plain"),
+        [
+            (THOUGHT, {"role": "assistant", "content": "a thought"}),
+            (CALL, {"role": "assistant", "content": "", "tool_calls": [TOOL_CALL]}),
+        ],
+    )
+    def test_a_message(
+        self,
+        with_item: Callable[[Any], Trajectory],
+        message: ChatCompletionMessage,
+        plain: dict[str, Any],
+    ) -> None:
+        trajectory = with_item(message)
+        back = Trajectory.model_validate_json(trajectory.model_dump_json())
+        for each in (trajectory, back):
+            assert each.messages()[1] == plain
+            logged = each.for_logging()["messages"][1]
+            assert logged["trainable"] is False
+            assert logged["role"] == "assistant"
+
+    @pytest.mark.parametrize("kind", ["another class", "a dict"])
+    def test_a_choice(self, with_item: Callable[[Any], Trajectory], kind: str) -> None:
+        choice = make_choice([3, 4], [1, 2], content="yes")
+        fields = choice.model_dump()
+        trajectory = with_item(ForeignChoice(**fields) if kind == "another class" else fields)
+        back = Trajectory.model_validate_json(trajectory.model_dump_json())
+        for each in (trajectory, back):
+            assert each.messages()[1] == {"role": "assistant", "content": "yes"}
+            assert each.for_logging()["messages"][1]["trainable"] is True
+        assert back.messages_and_choices[1] == choice
+
+    async def test_they_are_plain_once_a_rollout_is_finished(self) -> None:
+        async def computed() -> Trajectory:
+            trajectory = Trajectory()
+            items: list[Any] = [THOUGHT, make_choice([3], [1]).model_dump()]
+            trajectory.messages_and_choices += items
+            return trajectory
+
+        items = (await TrajectoryGroup([computed()])).trajectories[0].messages_and_choices
+        assert items == [{"role": "assistant", "content": "a thought"}, make_choice([3], [1])]
+
+
+class OwnHistory(History):
+    agent: str
+
+
+class OwnTrajectory(Trajectory):
+    difficulty: int
+
+
+class OwnGroup(TrajectoryGroup):
+    scenario: str = ""
+
+
+def make_own_group() -> OwnGroup:
+    history = OwnHistory(messages_and_choices=[], agent="critic")
+    trajectory = OwnTrajectory(difficulty=3, additional_histories=[history])
+    return OwnGroup([trajectory], scenario="chess")  # type: ignore[call-arg]  # its own field
+
+
+class TestSubclasses:
+    def test_their_fields_are_written(self) -> None:
+        written = json.loads(make_own_group().model_dump_json())
+        assert written["scenario"] == "chess"
+        assert written["trajectories"][0]["difficulty"] == 3
+        assert written["trajectories"][0]["additional_histories"][0]["agent"] == "critic"
+
+    async def test_a_group_that_is_awaited_keeps_them(self) -> None:
+        async def own() -> OwnTrajectory:
+            return OwnTrajectory(difficulty=4)
+
+        pending: Any = OwnGroup([own()], scenario="go")  # type: ignore[call-arg]
+        group = await pending
+        assert (type(group), group.scenario) == (OwnGroup, "go")
+        assert copy.copy(group) == group
+
+    def test_they_cross_processes(self) -> None:
+        group = make_own_group()
+        group.trajectories += make_group().trajectories
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as processes:
+            assert processes.submit(written_by, group).result() == group.model_dump_json()
+        assert cloudpickle.loads(cloudpickle.dumps(group)) == group
+
+
+def written_by(group: TrajectoryGroup) -> str:
+    return group.model_dump_json()

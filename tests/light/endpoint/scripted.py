@@ -22,6 +22,7 @@ class Script:
     stop_reason: StopReason = "stop"
     error: Exception | None = None
     never_ends: bool = False
+    delay: float = 0
     prompts: list[list[int]] = field(default_factory=list)
     options: list[SamplingOptions] = field(default_factory=list)
     opened: list[str | None] = field(default_factory=list)
@@ -38,6 +39,7 @@ class Script:
     ) -> list[SampledTokens]:
         self.prompts.append(list(prompt_token_ids))
         self.options.append(options)
+        await asyncio.sleep(self.delay)
         if self.error is not None:
             raise self.error
         if self.never_ends:

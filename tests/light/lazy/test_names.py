@@ -163,3 +163,28 @@ def test_sixty_four_threads_get_one_object_from_one_load(shop: Path, run: Run) -
         shop,
     )
     assert out == "64 1 1"
+
+
+def test_a_name_of_a_package_above_is_kept_in_the_package_that_lists_it(
+    shop: Path, run: Run
+) -> None:
+    tools = shop / "shop" / "tools"
+    tools.mkdir(exist_ok=True)
+    (shop / "shop" / "tools.py").unlink(missing_ok=True)
+    (tools / "__init__.py").write_text((shop / "shop" / "__init__.py").read_text())
+    (tools / "__init__.pyi").write_text("from ..fruit import Apple as Apple\n")
+    out = run(
+        """
+        import shop.tools
+        apple = shop.tools.Apple
+        print(apple.__module__, "Apple" in vars(shop.tools), "Apple" in vars(shop))
+        """,
+        shop,
+    )
+    assert out == "shop.fruit True False"
+
+
+def test_a_name_of_art_that_is_refused_says_the_way(run: Run) -> None:
+    last = run("import art; art.ServerlessBackend", fails=True).splitlines()[-1]
+    assert last.startswith("AttributeError: module 'art' has no attribute 'ServerlessBackend': ")
+    assert "art.TinkerBackend()" in last

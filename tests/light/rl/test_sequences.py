@@ -1,6 +1,7 @@
 """Training sequences: the exact tokens that were sampled, joined where turns extend each other."""
 
 import copy
+import logging
 import math
 from collections import Counter
 from typing import Any
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from openai.types.chat.chat_completion import Choice
 
 from art.errors import (
-    EmptyGroupError,
     InvalidRewardError,
     NoTrainableTokensError,
     TrainingDataError,
@@ -82,7 +82,9 @@ def test_a_turn_becomes_one_sequence_with_its_samples_masked() -> None:
         "data/step_num_groups_submitted": 1.0,
         "data/step_num_groups_trainable": 1.0,
         "data/step_num_groups_dropped": 0.0,
+        "data/step_num_groups_failed": 0.0,
         "data/step_num_trajectories": 2.0,
+        "data/step_num_trajectories_dropped": 0.0,
         "data/step_num_sequences": 2.0,
         "data/step_num_tokens": 6.0,
         "data/step_trainer_tokens": 3.0,
@@ -263,57 +265,68 @@ def test_sequences_agree_with_a_plain_reference(
     assert batch.metrics["data/step_num_tokens"] == sum(len(rows) for rows in expected)
 
 
-class TestBadInput:
-    good = pair(trajectory_of(sampled([5], [6])))
+class TestBadTrajectories:
+    """One of them is left out, said and counted; where it is the only one, it is an error."""
 
-    def test_an_empty_group_is_refused(self) -> None:
-        with pytest.raises(EmptyGroupError, match="Group 1 has no trajectories"):
-            training_batch([self.good, TrajectoryGroup([])])
-        failed = TrajectoryGroup([ValueError("out of paper"), ValueError("y")])
-        with pytest.raises(EmptyGroupError, match="2 rollouts raised, the first: out of paper"):
-            training_batch([failed])
+    def left_out(
+        self, bad: Trajectory, caplog: pytest.LogCaptureFixture, error: type[Exception]
+    ) -> str:
+        group = pair(trajectory_of(sampled([5], [6])))
+        expected = [plain(each) for each in training_batch([group]).sequences]
+        group.trajectories.insert(1, bad)
+        with caplog.at_level(logging.WARNING):
+            batch = training_batch([group])
+        assert [plain(each) for each in batch.sequences] == expected
+        assert batch.metrics["data/step_num_trajectories"] == 3
+        assert batch.metrics["data/step_num_trajectories_dropped"] == 1
+        assert "1 of 3 trajectories are left out" in caplog.text
+        assert "group 0, trajectory 1" in caplog.text
+        with pytest.raises(error, match="None of the step's 2 trajectories") as caught:
+            training_batch([TrajectoryGroup([bad]), TrajectoryGroup([bad])])
+        assert type(caught.value.__cause__) is type(caught.value)
+        return caplog.text
 
-    @pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf])
-    def test_a_reward_that_is_no_number_is_refused(self, reward: float) -> None:
-        bad = TrajectoryGroup([trajectory_of(sampled([1], [2])) for _ in range(3)])
-        bad.trajectories[2].reward = reward
-        with pytest.raises(InvalidRewardError, match="group 1, trajectory 2 is"):
-            training_batch([self.good, bad])
+    @pytest.mark.parametrize("reward", [math.nan, math.inf, -math.inf, None, "high", 10**400])
+    def test_without_a_finite_reward(self, reward: Any, caplog: pytest.LogCaptureFixture) -> None:
+        bad = trajectory_of(sampled([1], [2]))
+        bad.reward = reward
+        assert "must be a finite number" in self.left_out(bad, caplog, InvalidRewardError)
 
     @pytest.mark.parametrize(
         ("extra", "missing"),
         [
             ({"token_ids": None}, "no token_ids"),
             ({"prompt_token_ids": None}, "no prompt_token_ids"),
-            ({"logprobs": None}, r"no logprobs\.content"),
-            ({"token_ids": None, "logprobs": None}, r"no token_ids and no logprobs\.content"),
+            ({"logprobs": None}, "no logprobs.content"),
+            ({"token_ids": None, "logprobs": None}, "no token_ids and no logprobs.content"),
         ],
     )
-    def test_a_choice_without_its_tokens_is_refused(
-        self, extra: dict[str, Any], missing: str
+    def test_with_a_choice_without_its_tokens(
+        self, extra: dict[str, Any], missing: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        bad = pair(trajectory_of(sampled([1], [2]), make_choice(([1], [2], [-1.0]), **extra)))
-        with pytest.raises(NoTrainableTokensError, match=missing) as caught:
-            training_batch([self.good, bad])
-        assert "messages_and_choices[3] of group 1, trajectory 0" in str(caught.value)
-        assert "model.openai_client()" in str(caught.value)
+        bad = trajectory_of(sampled([1], [2]), make_choice(([1], [2], [-1.0]), **extra))
+        text = self.left_out(bad, caplog, NoTrainableTokensError)
+        assert f"messages_and_choices[3] of group 0, trajectory 1 has {missing}" in text
+        assert "model.openai_client()" in text
 
-    def test_an_additional_history_without_tokens_is_refused(self) -> None:
-        trajectory = trajectory_of(sampled([1], [2]))
+    def test_with_an_additional_history_without_tokens(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bad = trajectory_of(sampled([1], [2]))
         foreign = make_choice(([1], [2], [-1.0]), token_ids=None)
-        trajectory.additional_histories = [History(messages_and_choices=[foreign])]
-        with pytest.raises(NoTrainableTokensError, match=r"additional_histories\[0\]"):
-            training_batch([pair(trajectory)])
+        bad.additional_histories = [History(messages_and_choices=[foreign])]
+        assert "additional_histories[0]" in self.left_out(bad, caplog, NoTrainableTokensError)
 
-    def test_a_trajectory_without_completions_is_refused(self) -> None:
-        silent = Trajectory(messages_and_choices=[{"role": "assistant", "content": "text"}])
-        with pytest.raises(NoTrainableTokensError, match="group 0, trajectory 0"):
-            training_batch([pair(silent)])
+    @pytest.mark.parametrize("items", [[], [{"role": "assistant", "content": "text"}]])
+    def test_without_completions(self, items: Any, caplog: pytest.LogCaptureFixture) -> None:
+        bad = Trajectory(messages_and_choices=items)
+        assert "There is nothing to train on" in self.left_out(bad, caplog, NoTrainableTokensError)
 
-    def test_dropped_groups_are_checked_too(self) -> None:
-        silent = TrajectoryGroup([Trajectory(), Trajectory()])
-        with pytest.raises(NoTrainableTokensError):
-            training_batch([silent])
+    def test_with_a_choice_that_is_none(self, caplog: pytest.LogCaptureFixture) -> None:
+        bad = trajectory_of(sampled([1], [2]))
+        item: Any = {"message": "hi"}
+        bad.messages_and_choices.append(item)
+        assert "is no Choice" in self.left_out(bad, caplog, TrainingDataError)
 
     @pytest.mark.parametrize(
         ("turn", "extra", "message"),
@@ -329,8 +342,45 @@ class TestBadInput:
             (([1], [2], [-1.0]), {"prompt_token_ids": 7}, "prompt_token_ids"),
         ],
     )
-    def test_tokens_that_contradict_each_other_are_refused(
-        self, turn: Turn, extra: dict[str, Any], message: str
+    def test_with_tokens_that_contradict_each_other(
+        self, turn: Turn, extra: dict[str, Any], message: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with pytest.raises(TrainingDataError, match=message):
-            training_batch([pair(trajectory_of(make_choice(turn, **extra)))])
+        bad = trajectory_of(make_choice(turn, **extra))
+        assert message in self.left_out(bad, caplog, TrainingDataError)
+
+
+def test_groups_whose_rollouts_failed_are_left_out_and_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    failed = TrajectoryGroup([ValueError("out of paper"), ValueError("y")])
+    batch = training_batch([failed, pair(trajectory_of(sampled([5], [6]))), TrajectoryGroup([])])
+    assert [plain(each)[0] for each in batch.sequences] == [[5, 6], [1, 9]]
+    assert batch.metrics["data/step_num_groups_failed"] == 2
+    assert batch.metrics["data/step_num_groups_dropped"] == 2
+    assert batch.metrics["data/step_num_groups_trainable"] == 1
+    assert "Group 0 is left out" in caplog.text
+    assert "2 rollouts that failed; the first: out of paper" in caplog.text
+    assert training_batch([failed]).sequences == []
+
+
+def test_a_choice_that_went_through_litellm_is_trained_on() -> None:
+    # litellm keeps what it does not know of a choice in provider_specific_fields.
+    choice = sampled([5, 6], [7, 8])
+    extra = dict(choice.model_extra or {})
+    moved = Choice.model_validate(
+        {
+            **{name: value for name, value in choice.model_dump().items() if name not in extra},
+            "provider_specific_fields": extra,
+        }
+    )
+    assert plain(training_batch([pair(trajectory_of(moved))]).sequences[0]) == plain(
+        training_batch([pair(trajectory_of(choice))]).sequences[0]
+    )
+
+
+def test_rewards_of_other_libraries_are_numbers() -> None:
+    group = pair(trajectory_of(sampled([5, 6], [7, 8])))
+    expected = [plain(each) for each in training_batch([group]).sequences]
+    group.trajectories[0].reward = np.float32(1)  # type: ignore[assignment]  # as users do
+    group.trajectories[1].reward = np.zeros((1, 1))  # type: ignore[assignment]
+    assert [plain(each) for each in training_batch([group]).sequences] == expected

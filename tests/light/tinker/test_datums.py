@@ -10,9 +10,9 @@ from art.formats.losses import LOSSES, LossName
 from art.rl.kl_penalty import penalize_kl
 from art.rl.sequences import TrainingSequence
 from art.tinker.datums import (
-    check_context_length,
     loss_datums,
     token_advantages,
+    within_context,
 )
 
 
@@ -110,12 +110,16 @@ def _logprobs(length: int) -> st.SearchStrategy[list[float]]:
     return st.lists(logprobs, min_size=length, max_size=length)
 
 
-def test_too_long_a_sequence_is_named() -> None:
+def test_sequences_beyond_the_context_are_left_out(caplog: pytest.LogCaptureFixture) -> None:
     def of(length: int) -> TrainingSequence:
         return TrainingSequence(
             np.arange(length), np.zeros(length, np.float32), np.ones(length, bool), 1.0
         )
 
-    check_context_length([of(8)], 8)
-    with pytest.raises(ContextLengthError, match=r"sequence 1 of 3 has 9 tokens.*the 8 that fit"):
-        check_context_length([of(8), of(9), of(8)], 8)
+    short, long = of(8), of(9)
+    assert within_context([short], 8) == [short]
+    assert caplog.text == ""
+    assert within_context([short, long, short], 8) == [short, short]
+    assert "1 of 3 training sequences have more than the 8 tokens" in caplog.text
+    with pytest.raises(ContextLengthError, match=r"2 of 2.*the longest 9"):
+        within_context([long, long], 8)

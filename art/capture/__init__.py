@@ -1,0 +1,1 @@
+"""Capture of what agents ask: requests in the context of a rollout become its trajectory."""

@@ -1,0 +1,103 @@
+"""What a turn must be: calls of tools, or JSON of a schema; and its grammar.
+
+A grammar changes which token is drawn. The logprobs of the sampled tokens stay those of the model
+without it, since these are what training compares with.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from art.chat.lark import json_value, literal
+from art.chat.template import ChatTemplate
+from art.chat.tool_calls.protocol import Tool
+from art.endpoint.errors import RequestError
+
+ToolUse = Literal["auto", "required"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constraint:
+    """What a turn must be.
+
+    Attributes:
+        tool_use: Whether the turn must call a tool.
+        tool_name: The one tool to call, where one is demanded.
+        content_rule: Lark text that the content matches; ``None`` is any content. A turn may
+            call tools instead, where there are tools.
+    """
+
+    tool_use: ToolUse = "auto"
+    tool_name: str | None = None
+    content_rule: str | None = None
+
+
+NO_CONSTRAINT = Constraint()
+
+
+def json_schema_rule(schema: Mapping[str, Any]) -> str:
+    """The Lark text of a JSON value that follows a schema."""
+    return json_value(schema)
+
+
+JSON_OBJECT_RULE = json_schema_rule({"type": "object"})
+"""The Lark text of any JSON object."""
+
+
+def choice_rule(choices: Sequence[str]) -> str:
+    """The Lark text of one of several texts."""
+    return f"({' | '.join(map(literal, choices))})"
+
+
+def turn_grammar(
+    constraint: Constraint, tools: Sequence[Tool], *, parallel: bool, template: ChatTemplate
+) -> str | None:
+    """Write the grammar of a turn.
+
+    Args:
+        constraint: What the turn must be.
+        tools: The tools on offer.
+        parallel: Whether it may have more than one call.
+        template: The chat template, which knows how calls are written.
+
+    Returns:
+        The grammar; ``None`` where the turn may be anything.
+
+    Raises:
+        RequestError: A tool is demanded that is not on offer, or calls have no grammar (400).
+    """
+    rule = constraint.content_rule
+    if constraint.tool_use == "auto":
+        if rule is None:
+            return None
+        if not tools:
+            return f"start: {rule}"
+        calls = _calls(tools, parallel=parallel, template=template, param="response_format")
+        return f"start: content | tool_calls\ncontent: {rule}\n{calls}"
+    chosen = _chosen(constraint.tool_name, tools)
+    calls = _calls(chosen, parallel=parallel, template=template, param="tool_choice")
+    return f"start: tool_calls\n{calls}"
+
+
+def _chosen(name: str | None, tools: Sequence[Tool]) -> Sequence[Tool]:
+    chosen = [tool for tool in tools if name is None or tool["function"]["name"] == name]
+    if not chosen:
+        wanted = "a tool call" if name is None else f"a call of {name!r:.60}"
+        raise RequestError(
+            400, f"tool_choice demands {wanted}, which is not among the tools", param="tool_choice"
+        )
+    return chosen if name is None else chosen[:1]
+
+
+def _calls(tools: Sequence[Tool], *, parallel: bool, template: ChatTemplate, param: str) -> str:
+    each = template.tool_call_format
+    token_ids = template.marker_token_ids
+    rules = each.grammar(tools, parallel=parallel, token_ids=token_ids) if each else None
+    if rules is None:
+        raise RequestError(
+            400,
+            f"{param} cannot be honoured: calls of tools, as this model's chat template writes "
+            "them, have no grammar here; use tool_choice auto",
+            param=param,
+        )
+    return rules

@@ -1,0 +1,9 @@
+from .default_tools import complete_task_tool as complete_task_tool
+from .definitions import MCPResource as MCPResource
+from .definitions import MCPTool as MCPTool
+from .scenario_generation import generate_scenarios as generate_scenarios
+from .scenarios import GeneratedScenario as GeneratedScenario
+from .scenarios import GeneratedScenarioCollection as GeneratedScenarioCollection
+from .server_tools import call_tool as call_tool
+from .server_tools import list_resources as list_resources
+from .server_tools import list_tools as list_tools

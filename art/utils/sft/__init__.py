@@ -1,0 +1,3 @@
+from art import _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach(__name__)
