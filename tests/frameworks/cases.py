@@ -1,11 +1,19 @@
 """The agents of tests/frameworks/agents, and what a model would write to each of them."""
 
+import json
 from dataclasses import dataclass
 
 END = "<|im_end|>"
 HELLO = f"Hello there.{END}"
-CALL = f'<tool_call>\n{{"name": "add", "arguments": {{"a": 17, "b": 25}}}}\n</tool_call>{END}'
 SUM = f"The sum is 42.{END}"
+
+
+def _call(name: str, **arguments: object) -> str:
+    """A tool call as Qwen 2.5 writes it."""
+    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>{END}"
+
+
+CALL = _call("add", a=17, b=25)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +65,8 @@ def _usual(agent: str, environment: str = "agents", stream: str = "stream") -> l
     ]
 
 
-_FINAL = '{"name": "final_answer", "arguments": {"answer": "The sum is 42."}}'
-_FINAL_ANSWER = f"<tool_call>\n{_FINAL}\n</tool_call>{END}"
-_RESULT = f'<tool_call>\n{{"name": "final_result", "arguments": {{"total": 42}}}}\n</tool_call>{END}'
+_FINAL_ANSWER = _call("final_answer", answer="The sum is 42.")
+_RESULT = _call("final_result", total=42)
 _DSPY_HELLO = _fields(answer="Hello there.")
 _DSPY_REACT = (
     _fields(next_thought="I add.", next_tool_name="add", next_tool_args='{"a": 17, "b": 25}'),

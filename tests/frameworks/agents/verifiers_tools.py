@@ -4,6 +4,8 @@ import verifiers.v1 as vf
 
 
 class AddToolset(vf.Toolset[vf.ToolsetConfig]):
+    TOOL_PREFIX = "adder"
+
     @vf.tool
     def add(self, a: int, b: int) -> int:
         """Add two numbers."""
