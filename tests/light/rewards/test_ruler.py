@@ -41,7 +41,7 @@ def scores(*values: float) -> str:
     )
 
 
-def conversation(answer: str) -> art.Messages:
+def conversation(answer: str) -> art.MessagesAndChoices:
     return [
         {"role": "system", "content": "You add."},
         {"role": "user", "content": "2 + 2?"},
