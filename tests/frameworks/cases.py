@@ -59,7 +59,9 @@ def _usual(agent: str, environment: str = "agents", stream: str = "stream") -> l
 
 _FINAL = '{"name": "final_answer", "arguments": {"answer": "The sum is 42."}}'
 _FINAL_ANSWER = f"<tool_call>\n{_FINAL}\n</tool_call>{END}"
-_RESULT = f'<tool_call>\n{{"name": "final_result", "arguments": {{"total": 42}}}}\n</tool_call>{END}'
+_RESULT = (
+    f'<tool_call>\n{{"name": "final_result", "arguments": {{"total": 42}}}}\n</tool_call>{END}'
+)
 _DSPY_HELLO = _fields(answer="Hello there.")
 _DSPY_REACT = (
     _fields(next_thought="I add.", next_tool_name="add", next_tool_args='{"a": 17, "b": 25}'),
