@@ -21,7 +21,7 @@ from tinker.lib.public_interfaces.sampling_client import _tensor_data_to_model
 from tinker.proto.response_conv import deserialize_sample_response
 
 from art.engine.commands import Sample
-from art.engine.wire import bodies, protobuf
+from art.engine.wire import protobuf, sampling_bodies
 from art.errors import InvalidRequestError
 from art.executors.types import SampledSequence, SampleResult
 from art.formats.sampling_controls import NO_CONTROLS, SamplingControls
@@ -40,7 +40,7 @@ def body(prompt: list[int], **fields: Any) -> dict[str, Any]:
 
 
 def read(fields: dict[str, Any]) -> Sample:
-    return bodies.SampleBody.model_validate_json(json.dumps(fields)).command()
+    return sampling_bodies.SampleBody.model_validate_json(json.dumps(fields)).command()
 
 
 def with_controls(**controls: Any) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from tinker.proto.response_conv import (
 )
 
 from art.engine.commands import LoadWeights, SaveForSampling, SaveWeights
-from art.engine.wire import bodies, protobuf, service_bodies, training_bodies
+from art.engine.wire import protobuf, sampling_bodies, service_bodies, training_bodies
 from art.engine.wire.sdk_version import check_sdk_version
 from art.errors import IncompatibleClientError, InvalidRequestError, RequestTooLargeError
 from art.executors.types import (
@@ -206,7 +206,7 @@ def test_sample_requests_of_the_sdk_are_read_back(
         topk_prompt_logprobs=2,
         record_stability_info=False,
     )
-    command = bodies.SampleBody.model_validate(_json(request)).command()
+    command = sampling_bodies.SampleBody.model_validate(_json(request)).command()
     got = command.request
 
     assert (command.sampling_session_id, command.seq_id) == ("s:sample:0", 3)
@@ -416,7 +416,7 @@ def _sample(**fields: object) -> None:
         "prompt": {"chunks": [{"tokens": [1, 2]}]},
         "sampling_params": {},
     }
-    bodies.SampleBody.model_validate(body | fields).command()
+    sampling_bodies.SampleBody.model_validate(body | fields).command()
 
 
 def _inflight() -> None:

@@ -9,8 +9,12 @@ from art.engine.core import Engine
 from art.engine.futures import Failure, Outcome
 from art.engine.routes.dependencies import EngineDep
 from art.engine.samplers import sampling_group
-from art.engine.wire.bodies import CancelFutureBody, RetrieveFutureBody, RetrieveFuturesBody
 from art.engine.wire.json_body import JsonBody
+from art.engine.wire.sampling_bodies import (
+    CancelFutureBody,
+    RetrieveFutureBody,
+    RetrieveFuturesBody,
+)
 
 router = APIRouter()
 

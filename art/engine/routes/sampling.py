@@ -5,12 +5,12 @@ from typing import Any
 from fastapi import APIRouter
 
 from art.engine.routes.dependencies import EngineDep
-from art.engine.wire.bodies import (
+from art.engine.wire.json_body import JsonBody
+from art.engine.wire.sampling_bodies import (
     CreateSamplingSessionBody,
     JoinSamplingSessionBody,
     SampleBody,
 )
-from art.engine.wire.json_body import JsonBody
 
 router = APIRouter()
 

@@ -1,6 +1,6 @@
 """JSON request bodies of checkpoints as they lie on disk.
 
-Every field that the SDK sends is listed; :mod:`art.engine.wire.bodies` says why.
+Every field that the SDK sends is listed; :mod:`art.engine.wire.sampling_bodies` says why.
 """
 
 from pydantic import Field

@@ -1,6 +1,6 @@
 """JSON request bodies of sessions, and of what a client asks before it has one.
 
-Every field that the SDK sends is listed; :mod:`art.engine.wire.bodies` says why.
+Every field that the SDK sends is listed; :mod:`art.engine.wire.sampling_bodies` says why.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,6 +1,6 @@
 """JSON request bodies of models: their creation, training and checkpoints.
 
-Every field that the SDK sends is listed; :mod:`art.engine.wire.bodies` says why.
+Every field that the SDK sends is listed; :mod:`art.engine.wire.sampling_bodies` says why.
 """
 
 from dataclasses import fields
