@@ -74,7 +74,7 @@ class MetricsBuilder:
 
     @property
     def has_pending(self) -> bool:
-        """Whether there is anything to flush."""
+        """``True`` where there is something to flush."""
         pending = self._pending()
         return bool(pending.metrics or pending.scenario_ids)
 

@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from openai import AsyncOpenAI
+from openai import AsyncOpenAI, DefaultAsyncHttpxClient
 
+from art._internal.proxies import is_loopback_url
 from art.errors import ConfigurationError, MissingAPIKeyError
 
 
@@ -100,7 +101,9 @@ async def open_model(
                 "or pass api_key"
             )
     api_key = api_key or os.environ.get("OPENAI_API_KEY") or "none"
-    async with AsyncOpenAI(base_url=base_url, api_key=api_key) as opened:
+    # A server on this machine is reached directly, whatever proxy the environment names.
+    http_client = DefaultAsyncHttpxClient(trust_env=False) if is_loopback_url(base_url) else None
+    async with AsyncOpenAI(base_url=base_url, api_key=api_key, http_client=http_client) as opened:
         yield AskedModel(opened, model)
 
 

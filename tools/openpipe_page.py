@@ -22,7 +22,7 @@ PAGE = ROOT / "docs" / "from-openpipe-art.md"
 
 
 class Row(NamedTuple):
-    """What becomes of a name.
+    """The verdict on a name.
 
     Attributes:
         name: The full name in ART.

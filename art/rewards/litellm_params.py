@@ -26,7 +26,7 @@ _PREFIXES = ("openai/", "hosted_vllm/")
 
 
 class JudgeCall(NamedTuple):
-    """How to ask a judge.
+    """The way to ask a judge.
 
     Attributes:
         model: The judge's name; with ``base_url`` or ``client``, as the endpoint knows it.

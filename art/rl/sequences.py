@@ -58,7 +58,8 @@ class TrainingBatch:
             ``data/step_num_trajectories_dropped`` (not usable), and of the sequences
             ``data/step_num_sequences``, ``data/step_num_rewritten_turns`` (turns after a
             conversation's first that begin a sequence of their own, since the template rewrote
-            what came before), ``data/step_num_tokens``, ``data/step_trainer_tokens`` (those under the mask).
+            what came before), ``data/step_num_tokens``, ``data/step_trainer_tokens`` (those under
+            the mask).
     """
 
     sequences: list[TrainingSequence] = field(default_factory=list)

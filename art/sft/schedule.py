@@ -1,6 +1,7 @@
 """Learning rates of a run, one for each batch."""
 
 import math
+from collections.abc import Callable
 from typing import Literal, TypeAlias
 
 from art.errors import ConfigurationError
@@ -31,7 +32,7 @@ def create_lr_schedule(
     Raises:
         art.errors.ConfigurationError: The method is unknown.
     """
-    falls = {
+    falls: dict[str, Callable[[float], float]] = {
         "cosine": lambda part: 0.5 * (1 + math.cos(math.pi * part)),
         "linear": lambda part: 1 - part,
         "constant": lambda _: 1.0,

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from art.chat.lark import marker
 from art.chat.tool_calls.json_calls import decode_json, new_call, object_of_arguments, skip_space
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
 _START, _CHANNEL, _MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
+_END = "<|end|>"
 
 
 class HarmonyFormat:
@@ -19,7 +21,7 @@ class HarmonyFormat:
 
     template_mark = _CHANNEL
     # Not <|call|> and <|return|>, which end the turn.
-    markers = (_START, _CHANNEL, "<|constrain|>", _MESSAGE, "<|end|>")
+    markers = (_START, _CHANNEL, "<|constrain|>", _MESSAGE, _END)
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`.
@@ -50,6 +52,18 @@ class HarmonyFormat:
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
     ) -> None:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+
+    def opening_grammar(self, token_ids: Mapping[str, int]) -> str:
+        """Write the Lark rule ``opening`` of a turn that answers, perhaps after thinking.
+
+        Args:
+            token_ids: The markers that are tokens of the model, with their ids.
+        """
+        start, channel, message, end = (
+            marker(each, token_ids) for each in (_START, _CHANNEL, _MESSAGE, _END)
+        )
+        analysis = f'{channel} "analysis" {message} /(?s:.*)/ {end} {start} "assistant"'
+        return f'opening: ({analysis})? {channel} "final" {message}'
 
 
 HARMONY = HarmonyFormat()

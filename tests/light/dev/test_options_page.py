@@ -12,7 +12,7 @@ from art.dev.get_server_args import get_server_args
 from art.dev.model import InternalModelConfig
 from art.dev.openai_server import OpenAIServerConfig
 from art.formats.losses import LOSSES
-from art.types import TrainConfig
+from art.types import TrainConfig, TrainSFTConfig
 
 PAGE = Path(__file__).parents[3] / "docs" / "options.md"
 
@@ -52,6 +52,13 @@ def at(config: Any, path: str) -> Any:
 def test_the_options_of_a_step_are_the_fields_of_train_config() -> None:
     fields = {name: field.default for name, field in TrainConfig.model_fields.items()}
     page = table("A training step")
+    assert list(page) == list(fields)
+    assert values(page) == fields
+
+
+def test_the_options_of_supervised_fine_tuning_are_the_fields_of_its_config() -> None:
+    fields = {name: field.default for name, field in TrainSFTConfig.model_fields.items()}
+    page = table("Supervised fine-tuning")
     assert list(page) == list(fields)
     assert values(page) == fields
 

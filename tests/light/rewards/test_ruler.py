@@ -164,6 +164,15 @@ async def test_a_judge_that_is_not_there_is_an_error() -> None:
         await ruler(PAIR, "j", base_url="http://127.0.0.1:9/v1", max_retries=1)
 
 
+async def test_a_judge_on_this_machine_is_asked_directly(
+    judge: ChatServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    judge.say(Answer(scores(1, 0)))
+    await ruler(PAIR, "j", base_url=judge.base_url, max_retries=0)
+    assert len(judge.requests) == 1
+
+
 async def test_a_server_that_takes_no_schema_is_asked_without(judge: ChatServer) -> None:
     judge.script = lambda body: (
         Answer("response_format is not supported", status=400)
