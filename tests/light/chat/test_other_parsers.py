@@ -44,9 +44,7 @@ def turn_of(
 
 
 @pytest.mark.parametrize("name", sorted(TRANSFORMERS))
-@given(
-    content=TEXT, reasoning=st.none() | TEXT, calls=st.lists(ARGUMENTS, min_size=1, max_size=2)
-)
+@given(content=TEXT, reasoning=st.none() | TEXT, calls=st.lists(ARGUMENTS, min_size=1, max_size=2))
 @settings(max_examples=10)
 def test_turns_are_read_as_transformers_reads_them(
     name: str, content: str, reasoning: str | None, calls: list[Arguments]
@@ -68,12 +66,11 @@ def test_turns_are_read_as_transformers_reads_them(
 @pytest.mark.parametrize("name", sorted(VLLM))
 @given(content=TEXT, calls=st.lists(ARGUMENTS, min_size=1, max_size=2))
 @settings(max_examples=10)
-def test_calls_are_read_as_vllm_reads_them(
-    name: str, content: str, calls: list[Arguments]
-) -> None:
+def test_calls_are_read_as_vllm_reads_them(name: str, content: str, calls: list[Arguments]) -> None:
     pytest.importorskip("vllm.tool_parsers")
-    # Most of vLLM's parsers read their JSON with it.
+    # What vLLM's parsers import themselves.
     pytest.importorskip("ijson")
+    pytest.importorskip("mistral_common")
     module, class_name = VLLM[name]
     parser_class = getattr(importlib.import_module(f"vllm.tool_parsers.{module}"), class_name)
     protocol = importlib.import_module("vllm.entrypoints.openai.chat_completion.protocol")
