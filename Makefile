@@ -2,7 +2,9 @@
 #   .venv          the client, the embedded engine, megatron-core (Linux), the tools
 #   .venv-tinker   the client alone: no torch, no megatron (what a `[tinker]` install has)
 #   .vllm          vLLM's source and what its import asks for: for one test, in no environment
+#   .venv-cookbook tinker-cookbook, which asks for an older transformers; the rest is .venv's
 #   .sdks          every minor version of the tinker SDK, a folder each, for tests/sdk_matrix
+#   .frameworks    agent frameworks, in environments without art, for tests/frameworks
 PYTHON ?= python3
 PIP_OPTIONS := --quiet --disable-pip-version-check --constraint constraints.txt
 INSTALL := -m pip install $(PIP_OPTIONS)
@@ -38,7 +40,7 @@ test-light: .venv-tinker/.ready
 
 # One thread each: two workers with torch's own threads would fight over two cores.
 test-full: export OMP_NUM_THREADS := 1
-test-full: .venv/.ready .venv-tinker/.ready $(VLLM) .sdks/.ready
+test-full: .venv/.ready .venv-tinker/.ready $(VLLM) .venv-cookbook/.ready .sdks/.ready .frameworks/.ready
 	$(PY) -m pytest tests --ignore=tests/light -n 2 --dist loadfile --durations=15
 
 # Every public name that is installed is loaded at once: with all engines, and with none.
@@ -69,7 +71,8 @@ tables: .venv/.ready
 	$(PY) -m tools.wire_methods --write
 
 clean:
-	rm -rf .venv .venv-tinker .vllm .sdks build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-tinker .venv-cookbook .vllm .sdks .frameworks build dist
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 .venv/bin/python .venv-tinker/bin/python:
 	$(PYTHON) -m venv $(@D:/bin=)
@@ -114,5 +117,28 @@ clean:
 	for version in $$(cat $<); do \
 		$(LIGHT) -m pip install --quiet --disable-pip-version-check --no-deps --no-compile \
 			--target .sdks/$$version tinker==$$version || exit; \
+	done
+	@touch $@
+
+# pip leaves what .venv has as it is, and installs beside it what is missing or of another version.
+.venv-cookbook/.ready: constraints.txt | .venv/.ready
+	@echo "Installing tinker-cookbook into .venv-cookbook (a minute or two) ..."
+	rm -rf .venv-cookbook
+	$(PYTHON) -m venv .venv-cookbook
+	$(PY) -c "import sysconfig; print(sysconfig.get_path('purelib'))" \
+		> "$$(.venv-cookbook/bin/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")/venv.pth"
+	sed '/^transformers==/d' constraints.txt > .venv-cookbook/constraints.txt
+	.venv-cookbook/bin/python -m pip install --quiet --disable-pip-version-check \
+		--constraint .venv-cookbook/constraints.txt 'tinker-cookbook[math-rl]==0.5.8'
+	@touch $@
+
+# uv, since pip takes minutes for what these ask for.
+.frameworks/.ready: $(wildcard tests/frameworks/environments/*.txt) | .venv/.ready
+	@echo "Installing agent frameworks into .frameworks ..."
+	rm -rf .frameworks
+	for each in $(notdir $(basename $^)); do \
+		.venv/bin/uv venv --quiet --python .venv/bin/python .frameworks/$$each && \
+		.venv/bin/uv pip install --quiet --python .frameworks/$$each \
+			--requirements tests/frameworks/environments/$$each.txt || exit; \
 	done
 	@touch $@

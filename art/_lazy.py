@@ -47,8 +47,8 @@ _EXTRA_OF_SUBPACKAGE = {
 _TINKER = "fastapi google httpx jinja2 numpy starlette tinker transformers uvicorn yaml"
 _MODULES_OF_EXTRA = {
     "tinker": _TINKER,
-    "local": f"{_TINKER} accelerate gguf huggingface_hub peft psutil safetensors tokenizers torch"
-    " zstandard",
+    "local": f"{_TINKER} accelerate gguf huggingface_hub llguidance peft psutil safetensors"
+    " tokenizers torch zstandard",
     "mcp": "mcp",
     "langgraph": "langchain_openai",
     "megatron": "einops huggingface_hub megatron packaging psutil safetensors torch transformers",

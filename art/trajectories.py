@@ -303,7 +303,14 @@ def pending_group(
     return pending
 
 
-class _GroupType(type(BaseModel)):  # type: ignore[misc]  # pydantic's metaclass has no public name
+if TYPE_CHECKING:
+    # Pydantic's metaclass has no public name.
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)
+
+
+class _GroupType(ModelMetaclass):
     """The metaclass of :class:`TrajectoryGroup`: calling it with rollouts gives a pending group.
 
     Not ``__new__``: Python would hand the same arguments to ``__init__``, and a generator can be

@@ -37,7 +37,12 @@ StartEngine = Callable[[Path], EngineServer]
 
 
 def start(
-    base_model: Path, root: Path, *, port: int = 0, api_key: str | None = None
+    base_model: Path,
+    root: Path,
+    *,
+    port: int = 0,
+    api_key: str | None = None,
+    cwd: Path | None = None,
 ) -> EngineServer:
     """Start an engine on the CPU and wait until it answers.
 
@@ -46,6 +51,7 @@ def start(
         root: The folder for its checkpoints.
         port: The port that it listens on; 0 is a free one.
         api_key: The key that it demands; ``None`` makes one.
+        cwd: The folder that it runs in; ``None`` is the current one.
     """
     api_key = api_key or "tml-" + secrets.token_urlsafe(8)
     process = Child(
@@ -53,6 +59,7 @@ def start(
             "serve", base_model, "--root", root, "--device", "cpu", "--port", str(port), "--child"
         ),
         env={"ART_ENGINE_API_KEY": api_key, "OMP_NUM_THREADS": "1"},
+        cwd=cwd,
         stdin=True,
     )
     ready = json.loads(process.read_line('"ready"', timeout=120))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from art.chat.tool_calls.protocol import CallWriter, Tool, ToolCall, ToolCallFormat
-from art.chat.traits import CallForm, TemplateTraits
+from art.chat.traits import EMPTY_BLOCKS, CallForm, TemplateTraits
 from art.errors import ChatTemplateError
 
 # A message in the OpenAI API's form, with plain text or None as its content.
@@ -91,6 +91,9 @@ def _template_message(
     if rendered.get("role") == "assistant":
         _place_calls(rendered, form, call_format)
         _place_reasoning(rendered, traits)
+        empty = rendered["content"] == "" and "tool_calls" not in rendered
+        if empty and traits.empty_content_as_block:
+            rendered["content"] = [*EMPTY_BLOCKS]
     return rendered
 
 

@@ -6,6 +6,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from art.chat.history import Message, template_messages, template_tools
+from art.chat.lark import literal
 from art.chat.reasoning import ReasoningTags, reasoning_tags
 from art.chat.rendering import Rendering
 from art.chat.tool_calls.harmony import HARMONY
@@ -164,20 +165,46 @@ class ChatTemplate:
             return replace(self.tool_call_format.parse(rest, tools), reasoning=reasoning)
         return ParsedText(rest, (), reasoning)
 
-    def end_of_thinking(self, prompt_token_ids: Sequence[int]) -> str | None:
-        """The text that must end the thinking which a prompt began, before anything else.
+    def opening_grammar(self, prompt_token_ids: Sequence[int]) -> str | None:
+        """Write the grammar of what precedes a message's content or calls: its thinking.
 
         Args:
-            prompt_token_ids: The prompt.
+            prompt_token_ids: The prompt, which may have begun the thinking already.
 
         Returns:
-            The closing tag with the white space around it; ``None`` where the prompt began none.
+            Lark rules (:mod:`art.chat.lark`) of which ``opening`` is the thinking, and optional
+            unless the prompt began it; ``None`` where nothing precedes.
         """
-        tags = self._tools_traits.tags
         if self.tool_call_format is HARMONY:
+            return HARMONY.opening_grammar(self.marker_token_ids)
+        tags = self._tools_traits.tags
+        state = tags.prompt_end(self._last_text(prompt_token_ids))
+        if state == "not thinking" or (state == "open" and not tags.known):
             return None
-        begun = tags.prompt_end(self._last_text(prompt_token_ids)) == "thinking"
-        return tags.join("", "").removeprefix(tags.opening.rstrip()) if begun else None
+        vocabulary = self._tokenizer.get_added_vocab()
+        closing = vocabulary.get(tags.closing)
+        # No text matches a special token, so a closing tag that is one ends the thinking.
+        body = (
+            f"thought: /(?s:.*)/ <[{closing}]>"
+            if closing is not None
+            else f"thought[suffix={literal(tags.closing)}]: /(?s:.*)/"
+        )
+        if state == "thinking":
+            rule = "opening: thought newlines"
+        else:
+            rule = f"opening: (newlines {self._tag_grammar(tags.opening)} thought newlines)?"
+        # Templates of one family differ in them, and no parser minds.
+        newlines = 'newlines: ("\\n" | "\\n\\n")?'
+        return "\n".join([rule, body, newlines])
+
+    def _tag_grammar(self, tag: str) -> str:
+        """Write a tag whose pieces may be added tokens."""
+        added = frozenset(self._tokenizer.get_added_vocab().values())
+        pieces = [
+            f"<[{token_id}]>" if token_id in added else literal(self.token_text(token_id))
+            for token_id in self._encode(tag.rstrip())
+        ]
+        return " ".join(pieces)
 
     @cached_property
     def renders_tools(self) -> bool:

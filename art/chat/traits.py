@@ -21,6 +21,7 @@ ReasoningPlace = Literal["reasoning_content", "reasoning", "thinking", "blocks",
 # No published template writes these texts.
 CONTENT, REASONING, ARGUMENT, CALL_ID = "answer-7f3a", "reason-7f3a", "argument-7f3a", "callprobe"
 _CALL, _RESULT = "probe_call", "result-7f3a"
+EMPTY_BLOCKS = [{"type": "text", "text": ""}]
 USER = {"role": "user", "content": "u"}
 TOOL_RESULT = {"role": "tool", "content": _RESULT, "name": _CALL, "tool_call_id": CALL_ID}
 _TOOL: dict[str, Any] = {
@@ -55,6 +56,7 @@ class TemplateTraits:
         reasoning_place: The field of a message that thinking goes to, ``blocks`` of its content,
             ``inline`` in its text, or ``none`` where the template takes thinking away.
         content_beside_reasoning: A message with a call may have content and thinking.
+        empty_content_as_block: A message that says nothing is refused as an empty text.
         tags: The tags around thinking.
     """
 
@@ -64,6 +66,7 @@ class TemplateTraits:
     several_calls: bool
     reasoning_place: ReasoningPlace
     content_beside_reasoning: bool
+    empty_content_as_block: bool
     tags: ReasoningTags
 
 
@@ -84,6 +87,7 @@ def find_traits(rendering: Rendering, tags: ReasoningTags) -> TemplateTraits:
         call_form is None or _shows_several_calls(rendering, call_form),
         reasoning_place,
         _allows_content(rendering, call_form, reasoning_place),
+        _refuses_empty_content(rendering),
         tags,
     )
 
@@ -203,6 +207,12 @@ def _allows_content(
     message = probe_call(form, content=CONTENT, **{reasoning_place: REASONING})
     result = {**TOOL_RESULT, "tool_call_id": _id(form)}
     return rendering.try_render([USER, message, result]) is not None
+
+
+def _refuses_empty_content(rendering: Rendering) -> bool:
+    empty = rendering.try_render([USER, {"role": "assistant", "content": ""}])
+    as_block = rendering.try_render([USER, {"role": "assistant", "content": EMPTY_BLOCKS}])
+    return empty is None and as_block is not None
 
 
 def _measured(text: str, tags: ReasoningTags) -> ReasoningTags:

@@ -24,4 +24,5 @@ def get_server_args(config: OpenAIServerConfig | None) -> ServerArgs:
         "port": given.get("port", 0),
         "api_key": given.get("api_key"),
         "chat_template": given.get("chat_template"),
+        "strict": given.get("strict", False),
     }

@@ -14,12 +14,14 @@ class ServerArgs(TypedDict, total=False):
         api_key: Key that the endpoint demands; ``None`` makes a random one.
         chat_template: Jinja text that renders conversations; ``None`` takes the model config's, or
             else the tokenizer's own.
+        strict: Whether requests with unknown fields are refused, instead of named in a header.
     """
 
     host: str
     port: int
     api_key: str | None
     chat_template: str | None
+    strict: bool
 
 
 class OpenAIServerConfig(TypedDict, total=False):

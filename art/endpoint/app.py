@@ -5,14 +5,28 @@ from fastapi import APIRouter, FastAPI
 from art.endpoint import rollouts
 from art.endpoint.access import CheckAccess
 from art.endpoint.captured import CaptureRollouts
-from art.endpoint.dialects import openai_chat, openai_models
+from art.endpoint.dialects import (
+    anthropic_messages,
+    openai_chat,
+    openai_completions,
+    openai_models,
+    openai_responses,
+    vllm_generate,
+)
 from art.endpoint.disconnect import CancelOnDisconnect
 from art.endpoint.errors import ErrorShapes, add_error_handlers
 from art.endpoint.ignored_fields import ReportIgnoredFields
 from art.endpoint.state import Endpoint
 
 # To add a dialect, write a module with a Dialect and add it here.
-DIALECTS = (openai_models.DIALECT, openai_chat.DIALECT)
+DIALECTS = (
+    openai_models.DIALECT,
+    openai_chat.DIALECT,
+    openai_completions.DIALECT,
+    openai_responses.DIALECT,
+    anthropic_messages.DIALECT,
+    vllm_generate.DIALECT,
+)
 
 
 def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:

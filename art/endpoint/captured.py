@@ -2,8 +2,8 @@
 
 A request names its capture by the header ``x-art-rollout``, or by being sent under
 ``/v1/rollouts/{token}/v1`` instead of ``/v1``. Under such a URL the token is accepted as the API
-key too, and so opens nothing else of the endpoint. All dialects are captured, since turns are
-recorded where they are sampled.
+key too, and so opens nothing else of the endpoint. All dialects of conversations are captured,
+since turns are recorded where they are sampled; completions of plain text or tokens are no turns.
 """
 
 import uuid

@@ -35,6 +35,56 @@ class Constraint:
 NO_CONSTRAINT = Constraint()
 
 
+@dataclass(frozen=True, slots=True)
+class ToolSelection:
+    """A request's choice of tools.
+
+    Attributes:
+        mode: Whether a tool may, may not, or must be called.
+        name: The one tool to call, where one is demanded.
+        allowed: The names of the tools that may be called; ``None`` is all of them.
+    """
+
+    mode: Literal["auto", "none", "required"]
+    name: str | None = None
+    allowed: frozenset[str] | None = None
+
+
+AUTO = ToolSelection("auto")
+
+
+def choose_tools(
+    tools: Sequence[Tool], selection: ToolSelection, content_rule: str | None
+) -> tuple[Sequence[Tool], Constraint]:
+    """Resolve a choice of tools.
+
+    Args:
+        tools: The tools of the request.
+        selection: The choice among them.
+        content_rule: The Lark text of the content; ``None`` is any text.
+
+    Returns:
+        The tools to show to the model, and what its turn must be.
+
+    Raises:
+        RequestError: The choice names a tool that is not among them (400).
+    """
+    if selection.mode == "none":
+        return [], Constraint(content_rule=content_rule)
+    if selection.allowed is not None:
+        unknown = selection.allowed - {tool["function"]["name"] for tool in tools}
+        if unknown:
+            raise RequestError(
+                400,
+                f"tool_choice allows {min(unknown)!r:.60}, which is not among the tools",
+                param="tool_choice",
+            )
+        tools = [tool for tool in tools if tool["function"]["name"] in selection.allowed]
+    if selection.mode == "required":
+        return tools, Constraint(tool_use="required", tool_name=selection.name)
+    return tools, Constraint(content_rule=content_rule)
+
+
 def json_schema_rule(schema: Mapping[str, Any]) -> str:
     """The Lark text of a JSON value that follows a schema."""
     return json_value(schema)
@@ -50,13 +100,19 @@ def choice_rule(choices: Sequence[str]) -> str:
 
 
 def turn_grammar(
-    constraint: Constraint, tools: Sequence[Tool], *, parallel: bool, template: ChatTemplate
+    constraint: Constraint,
+    tools: Sequence[Tool],
+    prompt_token_ids: Sequence[int],
+    *,
+    parallel: bool,
+    template: ChatTemplate,
 ) -> str | None:
-    """Write the grammar of a turn.
+    """Write the grammar of a turn. Thinking before it is free.
 
     Args:
         constraint: What the turn must be.
         tools: The tools on offer.
+        prompt_token_ids: The prompt, which may have begun the thinking.
         parallel: Whether it may have more than one call.
         template: The chat template, which knows how calls are written.
 
@@ -66,17 +122,24 @@ def turn_grammar(
     Raises:
         RequestError: A tool is demanded that is not on offer, or calls have no grammar (400).
     """
-    rule = constraint.content_rule
-    if constraint.tool_use == "auto":
-        if rule is None:
-            return None
-        if not tools:
-            return f"start: {rule}"
-        calls = _calls(tools, parallel=parallel, template=template, param="response_format")
-        return f"start: content | tool_calls\ncontent: {rule}\n{calls}"
-    chosen = _chosen(constraint.tool_name, tools)
-    calls = _calls(chosen, parallel=parallel, template=template, param="tool_choice")
-    return f"start: tool_calls\n{calls}"
+    rules: list[str] = []
+    if constraint.content_rule is not None:
+        rules.append(f"content: {constraint.content_rule}")
+    if constraint.tool_use == "required":
+        chosen = _chosen(constraint.tool_name, tools)
+        body = "tool_calls"
+        rules = [_calls(chosen, parallel=parallel, template=template, param="tool_choice")]
+    elif not rules:
+        return None
+    elif tools:
+        body = "(content | tool_calls)"
+        rules.append(_calls(tools, parallel=parallel, template=template, param="response_format"))
+    else:
+        body = "content"
+    opening = template.opening_grammar(prompt_token_ids)
+    if opening is None:
+        return "\n".join([f"start: {body}", *rules])
+    return "\n".join([f"start: opening {body}", *rules, opening])
 
 
 def _chosen(name: str | None, tools: Sequence[Tool]) -> Sequence[Tool]:

@@ -12,17 +12,16 @@ _ROLE_OF = {"developer": "system", "function": "tool"}
 _TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 
 
-def normalized(message: Mapping[str, Any], index: int) -> dict[str, Any]:
+def normalized(message: Mapping[str, Any], place: str) -> dict[str, Any]:
     """Convert a message to the roles and the plain text that chat templates know.
 
     Args:
         message: A message.
-        index: Its place in the conversation, for errors.
+        place: Its place in the request, such as ``"messages[0]"``, for errors.
 
     Raises:
         ValueError: The message makes no sense, or has a part that is not text.
     """
-    place = f"messages[{index}]"
     role = message.get("role")
     if not isinstance(role, str) or role not in _ROLES:
         raise ValueError(f"{place}.role is {role!r:.60}; use one of {sorted(_ROLES)}")

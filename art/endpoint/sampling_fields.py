@@ -46,7 +46,6 @@ class StructuredOutputs(RequestBody):
 class SamplingFields(RequestBody):
     """How tokens are drawn, and what ends a sample."""
 
-    n: NumChoices | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None
@@ -80,16 +79,29 @@ class SamplingFields(RequestBody):
         # A validator has made a list of it.
         return Stops([*(self.stop or [])], self.stop_token_ids or [])
 
-    def options(self, max_tokens: int | None, top_logprobs: int) -> SamplingOptions:
-        """The sampling options, without a grammar.
+    def structured_rule(self) -> str | None:
+        """The Lark text of ``structured_outputs``; ``None`` is any text."""
+        return None if self.structured_outputs is None else self.structured_outputs.rule()
+
+    def options(
+        self,
+        max_tokens: int | None,
+        top_logprobs: int,
+        *,
+        num_samples: int | None = None,
+        grammar: str | None = None,
+    ) -> SamplingOptions:
+        """The sampling options, without ``stop``.
 
         Args:
             max_tokens: Limit on the tokens of a sample; ``None`` is the rest of the context.
             top_logprobs: Number of alternatives to return for each token.
+            num_samples: Number of samples; ``None`` is one.
+            grammar: A grammar that a sample follows.
         """
         biases = self.logit_bias or {}
         return SamplingOptions(
-            num_samples=1 if self.n is None else self.n,
+            num_samples=1 if num_samples is None else num_samples,
             max_tokens=max_tokens,
             temperature=1.0 if self.temperature is None else self.temperature,
             top_p=1.0 if self.top_p is None else self.top_p,
@@ -104,6 +116,7 @@ class SamplingFields(RequestBody):
                 repetition_penalty=(
                     1.0 if self.repetition_penalty is None else self.repetition_penalty
                 ),
+                grammar=grammar,
             ),
         )
 

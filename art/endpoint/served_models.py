@@ -70,6 +70,13 @@ class ServedModels:
         with self._lock:
             return list(self._models.values())
 
+    @property
+    def latest(self) -> ServedModel:
+        """The model that is trained, as of its latest step; before its first, the base model."""
+        with self._lock:
+            served = self._models.get(self._model_name)
+            return served or next(iter(self._models.values()))
+
     def find(self, name: str) -> ServedModel | None:
         """Find the model of a name."""
         with self._lock:

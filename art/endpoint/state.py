@@ -1,5 +1,6 @@
 """The state that all routes of an endpoint share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from art.chat.template import ChatTemplate
@@ -43,12 +44,15 @@ class Endpoint:
             )
         return model
 
-    def check_length(self, prompt_token_ids: list[int], max_tokens: int | None) -> None:
+    def check_length(
+        self, prompt_token_ids: Sequence[int], max_tokens: int | None, field: str
+    ) -> None:
         """Check that a prompt and what is to be sampled fit the context.
 
         Args:
             prompt_token_ids: The prompt.
             max_tokens: Limit on the sampled tokens; ``None`` is the rest of the context.
+            field: The field of the request that the prompt was made of.
 
         Raises:
             RequestError: They do not fit (400).
@@ -57,9 +61,9 @@ class Endpoint:
         if len(prompt_token_ids) + sampled > self.max_context_length:
             raise RequestError(
                 400,
-                f"the messages have {len(prompt_token_ids)} tokens and {sampled} more are to be "
-                f"sampled, but the model's context is {self.max_context_length}; shorten the "
-                "messages or lower max_tokens",
+                f"the prompt has {len(prompt_token_ids)} tokens and {sampled} more are to be "
+                f"sampled, but the model's context is {self.max_context_length}; shorten {field} "
+                "or lower the limit on sampled tokens",
                 code="context_length_exceeded",
-                param="messages",
+                param=field,
             )

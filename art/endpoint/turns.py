@@ -23,6 +23,7 @@ class TurnRequest:
     Attributes:
         model: Name of a served model.
         messages: The conversation, in the OpenAI API's form.
+        messages_field: The field of the request's body that the conversation was made of.
         tools: The tools on offer.
         constraint: What the turn must be.
         parallel_tool_calls: Whether a turn may have more than one call. Where not, the turn ends
@@ -34,6 +35,7 @@ class TurnRequest:
 
     model: str
     messages: Sequence[Message]
+    messages_field: str = "messages"
     tools: Sequence[Tool] = ()
     constraint: Constraint = NO_CONSTRAINT
     parallel_tool_calls: bool = True
@@ -103,10 +105,11 @@ def render_turn(request: TurnRequest, endpoint: Endpoint) -> RenderedTurn:
     """
     model = endpoint.find_model(request.model)
     prompt_token_ids = prompt_of(request, endpoint)
-    endpoint.check_length(prompt_token_ids, request.options.max_tokens)
+    endpoint.check_length(prompt_token_ids, request.options.max_tokens, request.messages_field)
     grammar = turn_grammar(
         request.constraint,
         request.tools,
+        prompt_token_ids,
         parallel=request.parallel_tool_calls,
         template=endpoint.chat_template,
     )

@@ -7,6 +7,7 @@ in its model's order, is a :class:`Refused` at that place, so that those behind 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from art.engine.target_layout import TargetLayout
 from art.errors import ArtError
 from art.executors.types import Datum, LoraConfig, LossFunction, SampleRequest
 from art.formats.adam import AdamParams
@@ -141,6 +142,7 @@ class Sample:
             own it ends where the model does.
         ends_as_the_model_does: Whether the base model's own end tokens stop a sequence.
         prompt_logprobs_last_n: Return the logprobs of the last so many prompt tokens only.
+        target_layout: Where the request's ``target_prompt_tokens`` stood; ``None`` without any.
     """
 
     sampling_session_id: str
@@ -148,6 +150,7 @@ class Sample:
     request: SampleRequest
     ends_as_the_model_does: bool = True
     prompt_logprobs_last_n: int | None = None
+    target_layout: TargetLayout | None = None
 
 
 Sequenced = ForwardBackward | OptimStep | SaveWeights | SaveForSampling | LoadWeights | Refused

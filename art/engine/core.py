@@ -105,6 +105,11 @@ class Engine:
         return self._trainer.base_model
 
     @property
+    def sampling_controls(self) -> frozenset[str]:
+        """The fields of :class:`~art.formats.sampling_controls.SamplingControls` it honours."""
+        return self._sampling.controls
+
+    @property
     def busy(self) -> bool:
         """True while a lane computes."""
         return any(lane.busy for lane in self._lanes.values())

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from art.engine.target_layout import TargetLayout
 from art.executors.types import ForwardBackwardResult, SampleResult
 from art.formats.checkpoint_paths import CheckpointPath
 
@@ -45,10 +46,14 @@ class OptimStepped:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """Samples; of the prompt's logprobs the last ``prompt_logprobs_last_n``, if not all."""
+    """Samples; of the prompt's logprobs the last ``prompt_logprobs_last_n``, if not all.
+
+    ``target_layout`` is where the targets of the prompt stood, if there were any.
+    """
 
     result: SampleResult
     prompt_logprobs_last_n: int | None = None
+    target_layout: TargetLayout | None = None
 
 
 Result = (

@@ -117,6 +117,7 @@ class Samplers:
 
         Raises:
             ContextLengthError: The prompt is longer than the context.
+            InvalidRequestError: The sampler does not have one of the controls.
             NotFoundError: There is no such sampling session.
             EngineBusyError: Too many requests wait.
         """
@@ -141,6 +142,7 @@ class Samplers:
                 request=replace(request, adapter_id=sampling.adapter_id),
                 folder=sampling.folder,
                 prompt_logprobs_last_n=command.prompt_logprobs_last_n,
+                target_layout=command.target_layout,
             )
         )
         return request_id

@@ -19,7 +19,8 @@ from art.engine.futures import FutureStore
 from art.engine.lane import Lane
 from art.engine.outcomes import Outcomes
 from art.engine.results import Sampled
-from art.errors import EngineBusyError, RequestCancelledError
+from art.engine.target_layout import TargetLayout
+from art.errors import EngineBusyError, InvalidRequestError, RequestCancelledError
 from art.executors.protocol import Sampler
 from art.executors.types import EndedRequest, SampleRequest
 
@@ -38,6 +39,7 @@ class SamplingJob:
         request: What to sample; its ``adapter_id`` and ``folder`` belong together.
         folder: Where the adapter can be read; ``None`` for the base model.
         prompt_logprobs_last_n: How many of the prompt's logprobs to return; ``None`` is all.
+        target_layout: Where the targets of the prompt stood; ``None`` without any.
     """
 
     request_id: str
@@ -46,6 +48,7 @@ class SamplingJob:
     request: SampleRequest
     folder: Path | None = None
     prompt_logprobs_last_n: int | None = None
+    target_layout: TargetLayout | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,6 +107,11 @@ class SamplingQueue:
         self._come_back = threading.Event()
         self._runner: asyncio.Task[None] | None = None
 
+    @property
+    def controls(self) -> frozenset[str]:
+        """The fields of :class:`~art.formats.sampling_controls.SamplingControls` it honours."""
+        return self._sampler.sampling_controls
+
     def start(self) -> None:
         """Begin to work; there must be a running event loop."""
         self._runner = asyncio.create_task(self._run(), name="sampling queue")
@@ -121,8 +129,13 @@ class SamplingQueue:
         """Queue a request; a repeated one changes nothing.
 
         Raises:
+            InvalidRequestError: The sampler does not have one of the controls.
             EngineBusyError: Too many wait.
         """
+        changed = job.request.params.controls.changed()
+        missing = [name for name in changed if name not in self.controls]
+        if missing:
+            raise InvalidRequestError(f"the sampler of this server has no {', '.join(missing)}")
         if len(self._waiting) >= self._max_waiting:
             raise EngineBusyError(
                 f"{len(self._waiting)} sampling requests are waiting; send it again later"
@@ -224,7 +237,7 @@ class SamplingQueue:
             job.request_id,
             outcome
             if isinstance(outcome, Exception)
-            else Sampled(outcome, job.prompt_logprobs_last_n),
+            else Sampled(outcome, job.prompt_logprobs_last_n, job.target_layout),
         )
 
     def _quiet(self) -> bool:

@@ -75,6 +75,14 @@ class Sampler(Protocol):
         """The model in memory. May be read from any thread."""
         ...
 
+    @property
+    def sampling_controls(self) -> frozenset[str]:
+        """The fields of :class:`~art.formats.sampling_controls.SamplingControls` that it honours.
+
+        A request that sets another one is never submitted. May be read from any thread.
+        """
+        ...
+
     def load_adapter(self, adapter_id: str, folder: Path) -> None:
         """Make a folder's adapter available to sample from. Its weights do not change later."""
         ...

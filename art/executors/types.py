@@ -107,6 +107,12 @@ class SampleRequest:
         prompt_logprobs: Whether to return the prompt's own logprobs.
         topk_prompt_logprobs: How many of the most likely tokens to return for each prompt
             position; 0 is none.
+        target_prompt_tokens: Tokens whose logprobs to return: int64 ``[L]``, ascending, the
+            position before each, and int64 ``[L]`` the tokens; ``None`` is none.
+        prompt_alternatives: How many tokens to draw, at the temperature alone and with
+            replacement, in the place of each prompt token but the first; 0 is none.
+        topk_logprobs: How many of the most likely tokens to return for each sampled token; 0 is
+            none.
     """
 
     adapter_id: str | None
@@ -115,6 +121,9 @@ class SampleRequest:
     params: SamplingParams
     prompt_logprobs: bool = False
     topk_prompt_logprobs: int = 0
+    target_prompt_tokens: tuple[IntArray, IntArray] | None = None
+    prompt_alternatives: int = 0
+    topk_logprobs: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +132,16 @@ class SampledSequence:
 
     Logprobs are those of the untempered, unfiltered model distribution, which training
     recomputes.
+
+    Attributes:
+        topk_logprobs: The most likely tokens at each place, int64 ``[N, K]``, the likeliest
+            first, and their logprobs, float32 ``[N, K]``; ``None`` when not asked for.
     """
 
     tokens: IntArray
     logprobs: FloatArray
     stop_reason: StopReason
+    topk_logprobs: tuple[IntArray, FloatArray] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,11 +153,17 @@ class SampleResult:
         prompt_logprobs: float32 ``[P]``, the first NaN; ``None`` when not asked for.
         topk_prompt_logprobs: Token ids int64 ``[P, K]`` and logprobs float32 ``[P, K]``, the first
             row empty (-1 and NaN); ``None`` when not asked for.
+        target_prompt_logprobs: float32 ``[L]``, of the request's ``target_prompt_tokens``;
+            ``None`` when not asked for.
+        prompt_alternatives: Drawn tokens int64 ``[P - 1, K]`` and their logprobs float32
+            ``[P - 1, K]``; ``None`` when not asked for.
     """
 
     sequences: list[SampledSequence]
     prompt_logprobs: FloatArray | None = None
     topk_prompt_logprobs: tuple[IntArray, FloatArray] | None = None
+    target_prompt_logprobs: FloatArray | None = None
+    prompt_alternatives: tuple[IntArray, FloatArray] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -56,8 +56,10 @@ class TrainingBatch:
             rewards equal, or failed), ``data/step_num_groups_failed`` (no usable trajectory),
             ``data/step_num_trajectories`` (of all groups),
             ``data/step_num_trajectories_dropped`` (not usable), and of the sequences
-            ``data/step_num_sequences``, ``data/step_num_tokens``, ``data/step_trainer_tokens``
-            (those under the mask).
+            ``data/step_num_sequences``, ``data/step_num_rewritten_turns`` (turns after a
+            conversation's first that begin a sequence of their own, since the template rewrote
+            what came before), ``data/step_num_tokens``, ``data/step_trainer_tokens`` (those under
+            the mask).
     """
 
     sequences: list[TrainingSequence] = field(default_factory=list)
@@ -130,7 +132,7 @@ def training_batch(
     usable = usable_trajectories(groups)
     _report(groups, usable)
     sequences: list[TrainingSequence] = []
-    trainable_groups = 0
+    trainable_groups = rewritten_turns = 0
     for trajectories in usable.groups:
         if not trajectories:
             continue
@@ -141,11 +143,14 @@ def training_batch(
             continue
         trainable_groups += 1
         for advantage, trajectory in zip(advantages, trajectories, strict=True):
-            sequences.extend(
-                TrainingSequence(each.tokens, each.logprobs, each.mask, float(advantage))
-                for conversation in trajectory.conversations
-                for each in join_completions(conversation)
-            )
+            for conversation in trajectory.conversations:
+                joined = join_completions(conversation)
+                # Its first turn has nothing to extend.
+                rewritten_turns += max(len(joined) - 1, 0)
+                sequences.extend(
+                    TrainingSequence(each.tokens, each.logprobs, each.mask, float(advantage))
+                    for each in joined
+                )
     return TrainingBatch(
         sequences,
         {
@@ -156,6 +161,7 @@ def training_batch(
             "data/step_num_trajectories": float(sum(len(group) for group in groups)),
             "data/step_num_trajectories_dropped": float(len(usable.problems)),
             "data/step_num_sequences": float(len(sequences)),
+            "data/step_num_rewritten_turns": float(rewritten_turns),
             "data/step_num_tokens": float(sum(len(each.tokens) for each in sequences)),
             "data/step_trainer_tokens": float(sum(int(each.mask.sum()) for each in sequences)),
         },

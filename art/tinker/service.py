@@ -136,8 +136,8 @@ class TinkerService:
 
         Args:
             config: ``server_args`` may name ``host`` (127.0.0.1 by default), ``port`` (a free
-                one), ``api_key`` (a random one) and ``chat_template`` (the model config's, or else
-                the tokenizer's own).
+                one), ``api_key`` (a random one), ``chat_template`` (the model config's, or else the
+                tokenizer's own) and ``strict`` (``False``).
 
         Returns:
             The host and port of the endpoint, the same ones if it is running already.
@@ -305,6 +305,7 @@ class TinkerService:
             host=server_args["host"],
             port=server_args["port"],
             api_key=server_args["api_key"],
+            strict=server_args["strict"],
         )
         await server.start()
         return server

@@ -1,12 +1,13 @@
 """The SDK's sampling client as what the endpoint samples with."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 
 import tinker
 
 from art.endpoint.types import SampledTokens, SamplingOptions
 from art.errors import EngineError
 from art.tinker.connection import Connection
+from art.tinker.controlled_sampling import ControlledSampler
 from art.tinker.sdk_calls import sdk_call
 
 
@@ -14,7 +15,8 @@ class SamplingClientCompleter:
     """An :class:`art.endpoint.types.TokenCompleter` on a Tinker server.
 
     Cancelling a call cancels the SDK's future, and the SDK then has the server cancel the request
-    (``cancel_future``), also while it is being sampled.
+    (``cancel_future``), also while it is being sampled. Controls that the Tinker API lacks go to a
+    server that announces them (:class:`~art.tinker.controlled_sampling.ControlledSampler`).
 
     Args:
         connection: The connection to the client's server.
@@ -24,6 +26,7 @@ class SamplingClientCompleter:
     def __init__(self, connection: Connection, client: tinker.SamplingClient) -> None:
         self._connection = connection
         self._client = client
+        self._controlled: ControlledSampler | None = None
 
     async def complete(
         self, prompt_token_ids: Sequence[int], options: SamplingOptions
@@ -31,17 +34,27 @@ class SamplingClientCompleter:
         """Sample completions of a prompt.
 
         Raises:
-            art.errors.InvalidRequestError: The server refuses the request.
+            art.errors.InvalidRequestError: The server refuses the request, or cannot honour one of
+                the controls, which the error names.
             art.errors.EngineError: The server failed, or returned samples without logprobs.
         """
-        pending = self._client.sample(
+        pending = self._sample(prompt_token_ids, options)
+        response = await sdk_call(self._connection, pending, "sampling")
+        return [sampled_tokens(sequence) for sequence in response.sequences]
+
+    def _sample(
+        self, prompt_token_ids: Sequence[int], options: SamplingOptions
+    ) -> Awaitable[tinker.SampleResponse]:
+        if options.controls.changed():
+            if self._controlled is None:
+                self._controlled = ControlledSampler(self._connection, self._client)
+            return self._controlled.sample(prompt_token_ids, options)
+        return self._client.sample(
             tinker.ModelInput.from_ints(list(prompt_token_ids)),
             options.num_samples,
             sampling_params(options),
             topk_sample_logprobs=options.top_logprobs,
         )
-        response = await sdk_call(self._connection, pending, "sampling")
-        return [sampled_tokens(sequence) for sequence in response.sequences]
 
 
 def sampling_params(options: SamplingOptions) -> tinker.SamplingParams:

@@ -83,10 +83,27 @@ def _sample(world: World, rng: Random) -> Json:
             "temperature": 0.7,
             "top_k": 5,
             "top_p": 0.9,
+            "art_controls": {
+                "min_p": 0.1,
+                "logit_bias": {"1": -100, "2": 5.5},
+                "frequency_penalty": 0.5,
+                "presence_penalty": -0.5,
+                "repetition_penalty": 1.1,
+                "grammar": 'start: "a" /[0-9]+/',
+            },
         },
         "prompt_logprobs": True,
         "topk_prompt_logprobs": 0,
         "prompt_logprobs_last_n": 1,
+        "topk_sample_logprobs": 2,
+        "prompt_alt_tokens_k": 1,
+        "target_prompt_logprobs": {
+            "data": [1, -1, 2],
+            "dtype": "int64",
+            "shape": [2, 9],
+            "sparse_crow_indices": [0, 1, 3],
+            "sparse_col_indices": [4, 0, 8],
+        },
     }
 
 
@@ -108,6 +125,21 @@ def _futures(world: World, rng: Random) -> Json:
         "retrieved_request_ids": ["x"],
     }
 
+
+def _search(world: World, rng: Random) -> Json:
+    return {
+        "session_id": world.session_id,
+        "project_ids": ["p", "default"],
+        "user_metadata": {"note": "é"},
+        "display_name": "a b",
+        "owner": {"type": "user", "owner_urns": ["local"]},
+        "statuses": [{"type": "client_finished", "reasons": ["success"]}, {"type": "active"}],
+        "limit": rng.randint(1, 9),
+        "cursor": {"last_created_at": "2026-01-01T00:00:00Z", "last_session_id": "x"},
+    }
+
+
+_FILES = ("archive.tar", "adapter_model.safetensors", "metadata.json")
 
 ROUTES: dict[str, _Make] = {
     "GET healthz": lambda world, rng: ("healthz", None),
@@ -131,6 +163,11 @@ ROUTES: dict[str, _Make] = {
         "sessions/none/finish",
         {"reason": {"type": "success"}, "detail": "done"},
     ),
+    "PUT sessions/{session_id}/project": lambda world, rng: (
+        f"sessions/{world.session_id}/project",
+        {"project_id": "p"},
+    ),
+    "POST sessions/search": lambda world, rng: ("sessions/search", _search(world, rng)),
     "POST create_model": lambda world, rng: ("create_model", _model(world, rng)),
     "POST get_info": lambda world, rng: ("get_info", {"model_id": world.model_id}),
     "POST forward_backward": lambda world, rng: ("forward_backward", {"model_id": "x"}),
@@ -153,12 +190,25 @@ ROUTES: dict[str, _Make] = {
         "save_weights_for_sampler",
         _sequenced(world, rng, path=f"n{rng.randint(0, 3)}", kind="snapshot")
         if rng.random() < 0.5
-        else _sequenced(world, rng, sampling_session_seq_id=rng.randint(10, 19)),
+        else _sequenced(
+            world,
+            rng,
+            sampling_session_seq_id=rng.randint(10, 19),
+            kind=rng.choice(("snapshot", "inflight")),
+        ),
+    ),
+    "POST save_weights_external": lambda world, rng: (
+        "save_weights_external",
+        _sequenced(world, rng, path=f"n{rng.randint(0, 3)}", ttl_seconds=3600),
     ),
     "POST load_weights": lambda world, rng: ("load_weights", _load(world, rng)),
     "POST create_sampling_session": lambda world, rng: (
         "create_sampling_session",
         _sampling(world, rng),
+    ),
+    "POST join_sampling_session": lambda world, rng: (
+        "join_sampling_session",
+        {"sampling_session_id": world.sampling_id},
     ),
     "GET samplers/{sampler_id}": lambda world, rng: (f"samplers/{world.sampling_id}", None),
     "POST asample": lambda world, rng: ("asample", _sample(world, rng)),
@@ -192,6 +242,26 @@ ROUTES: dict[str, _Make] = {
     "DELETE training_runs/{run_id}/checkpoints/{kind}/{name}/publish": lambda world, rng: (
         f"{_checkpoint(world)}/publish",
         None,
+    ),
+    "GET training_runs/{run_id}/checkpoints/{kind}/{name}/external_weights_urls": (
+        lambda world, rng: (f"{_checkpoint(world)}/external_weights_urls", None)
+    ),
+    "GET training_runs/{run_id}/checkpoints/{kind}/{name}/archive": lambda world, rng: (
+        f"{_checkpoint(world)}/archive",
+        None,
+    ),
+    "GET downloads/{run_id}/{kind}/{name}/{file}": lambda world, rng: (
+        f"downloads/{world.model_id}/weights/a/{rng.choice(_FILES)}",
+        None,
+    ),
+    "POST copy_weights": lambda world, rng: (
+        "copy_weights",
+        {
+            "source_path": rng.choice(world.checkpoints),
+            "session_id": world.session_id,
+            "model_seq_id": rng.randint(10, 12),
+            "ttl_seconds": 3600,
+        },
     ),
     "GET checkpoints": lambda world, rng: ("checkpoints?limit=3&offset=0", None),
     "POST weights_info": lambda world, rng: (

@@ -265,8 +265,8 @@ REFUSALS: dict[str, Callable[[ServiceClient, TrainingClient, SamplingClient], ob
         types.ModelInput.from_ints([1] * 100_000), 1, ONE
     ).result(),
     "99999 tokens": lambda c, t, s: t.forward([datum([1] * 100_000)], "cross_entropy").result(),
-    "not support topk_sample_logprobs of a sample": lambda c, t, s: s.sample(
-        PROMPT, 1, ONE, topk_sample_logprobs=2
+    "names no token": lambda c, t, s: s.sample(
+        PROMPT, 1, ONE, target_prompt_logprobs=types.TensorData.from_numpy(np.full((3, 2), -1))
     ).result(),
     "stable_reinforce": lambda c, t, s: t.forward_backward(DATA, "stable_reinforce").result(),
     "dimuon": lambda c, t, s: t.optim_step(types.DimuonParams(learning_rate=1.0)).result(),

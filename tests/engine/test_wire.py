@@ -438,9 +438,6 @@ def _access_token() -> None:
 UNSUPPORTED: dict[str, Callable[[], None]] = {
     "base_model of a sample": lambda: _sample(base_model="b"),
     "model_path of a sample": lambda: _sample(model_path="tinker://s:train:0/weights/one"),
-    "topk_sample_logprobs": lambda: _sample(topk_sample_logprobs=2),
-    "target_prompt_logprobs": lambda: _sample(target_prompt_logprobs={"tokens": [1]}),
-    "prompt_alt_tokens_k": lambda: _sample(prompt_alt_tokens_k=1),
     "record_stability_info": lambda: _sample(record_stability_info=True),
     "a chunk that is not text": lambda: _sample(prompt={"chunks": [{"type": "image"}]}),
     "sampling_session_id and seq_id": lambda: _sample(seq_id=None),

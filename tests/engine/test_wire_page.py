@@ -11,7 +11,7 @@ import tinker
 from fastapi import APIRouter
 from fastapi.routing import APIRoute
 
-from art.endpoint.app import ROUTERS as ENDPOINT_ROUTERS
+from art.endpoint.app import DIALECTS as ENDPOINT_DIALECTS
 from art.endpoint.app import _open_routes
 from art.engine.routes import ROUTERS
 from tests.processes import ROOT
@@ -55,7 +55,7 @@ DIALECTS = rows("The OpenAI-compatible endpoint")
     ("page", "routers", "prefix"),
     [
         (WIRE, ROUTERS, "/"),
-        (DIALECTS, (_open_routes, *ENDPOINT_ROUTERS), ""),
+        (DIALECTS, (_open_routes, *(each.router for each in ENDPOINT_DIALECTS)), ""),
     ],
     ids=["the Tinker API", "the OpenAI-compatible endpoint"],
 )

@@ -67,6 +67,10 @@ class UnigramExecutor:
         )
 
     @property
+    def sampling_controls(self) -> frozenset[str]:
+        return frozenset()
+
+    @property
     def sizes_of_steps(self) -> list[int]:
         """How many requests each step that ended any had."""
         return [size for name, size in self.calls if name == "step" and isinstance(size, int)]

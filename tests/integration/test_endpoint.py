@@ -82,11 +82,15 @@ async def test_tools_are_refused_where_the_template_shows_none(
         await ask(model, tools=[tool])
 
 
-async def test_top_logprobs_are_refused_where_the_engine_has_none(
-    model: art.TrainableModel[None],
-) -> None:
-    with pytest.raises(openai.BadRequestError, match="topk_sample_logprobs"):
-        await ask(model, logprobs=True, top_logprobs=3)
+async def test_top_logprobs_are_the_likeliest_tokens(model: art.TrainableModel[None]) -> None:
+    choice = (await ask(model, logprobs=True, top_logprobs=3, temperature=0)).choices[0]
+    for token in choice.logprobs.content:
+        assert len(token.top_logprobs) == 3
+        logprobs = [each.logprob for each in token.top_logprobs]
+        assert logprobs == sorted(logprobs, reverse=True)
+        # What greedy sampling takes is the likeliest.
+        assert token.top_logprobs[0].token == token.token
+        assert logprobs[0] == pytest.approx(token.logprob, abs=1e-6)
 
 
 async def test_the_context_can_be_filled_but_not_overfilled(

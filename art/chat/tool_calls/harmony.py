@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from art.chat.lark import marker
 from art.chat.tool_calls.json_calls import decode_json, new_call, object_of_arguments, skip_space
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
 _START, _CHANNEL, _MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
+_END = "<|end|>"
 
 
 class HarmonyFormat:
@@ -19,35 +21,31 @@ class HarmonyFormat:
 
     template_mark = _CHANNEL
     # Not <|call|> and <|return|>, which end the turn.
-    markers = (_START, _CHANNEL, "<|constrain|>", _MESSAGE, "<|end|>")
+    markers = (_START, _CHANNEL, "<|constrain|>", _MESSAGE, _END)
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`.
 
         Channels are read where no tools are on offer, too; a call is then content.
         """
-        if _MESSAGE not in text:
-            return ParsedText(text)
         content: list[str] = []
         reasoning: list[str] = []
         calls: list[ToolCall] = []
-        for message in text.split(_START):
-            header, begins, rest = message.partition(_MESSAGE)
-            if not begins:
-                # No message; a role alone, where the turn was cut off, is no text either.
-                content.append(message.removeprefix("assistant"))
-                continue
-            body, *after = _ENDS.split(rest, maxsplit=1)
+        position = 0
+        for message in _MESSAGES.finditer(text):
+            stray, header, body = _parts(text[position : message.start()], message)
+            position = message.end()
+            content.append(stray)
             call = _read_call(header, body) if tools else None
             if call is not None:
                 calls.append(call)
             else:
                 (reasoning if _is_thinking(header) else content).append(body)
-            content += after
+        content.append(text[position:])
         return ParsedText(
-            "\n".join(filter(None, content)),
+            "\n".join(filter(None, map(_without_markup, content))),
             tuple(calls),
-            "\n".join(reasoning) if reasoning else None,
+            "\n".join(map(_without_markup, reasoning)) if reasoning else None,
         )
 
     def grammar(
@@ -55,11 +53,48 @@ class HarmonyFormat:
     ) -> None:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
 
+    def opening_grammar(self, token_ids: Mapping[str, int]) -> str:
+        """Write the Lark rule ``opening`` of a turn that answers, perhaps after thinking.
+
+        Args:
+            token_ids: The markers that are tokens of the model, with their ids.
+        """
+        start, channel, message, end = (
+            marker(each, token_ids) for each in (_START, _CHANNEL, _MESSAGE, _END)
+        )
+        analysis = f'{channel} "analysis" {message} /(?s:.*)/ {end} {start} "assistant"'
+        return f'opening: ({analysis})? {channel} "final" {message}'
+
 
 HARMONY = HarmonyFormat()
 
-_ENDS = re.compile(r"<\|(?:end|call|return)\|>")
+# A message: its body ends at an end marker, or where a model begins the next one without.
+_MESSAGES = re.compile(
+    r"<\|message\|>(?P<body>.*?)"
+    r"(?:<\|(?:end|call|return)\|>|(?=<\|start\|>|<\|channel\|>)|\Z)",
+    re.DOTALL,
+)
 _RECIPIENT = re.compile(r"\bto=functions\.([^\s<]+)")
+# Markers, and the words of a header that was cut off.
+_MARKUP = re.compile(
+    r"<\|start\|>(?:assistant)?(?: to=[^\s<]+)?|<\|channel\|>(?:analysis|commentary|final)?"
+    r"|<\|(?:constrain|message|end|call|return)\|>"
+)
+
+
+def _parts(before: str, message: re.Match[str]) -> tuple[str, str, str]:
+    """Separate text that belongs to no message, the message's header, and its body."""
+    stray, start, header = before.rpartition(_START)
+    if not start and not _RECIPIENT.search(header):
+        # No role: the prompt wrote it, or the model left it out.
+        stray, channel, header = before.rpartition(_CHANNEL)
+        header = channel + header
+    return stray, header, message.group("body")
+
+
+def _without_markup(text: str) -> str:
+    """Take markers out of a text: a template refuses them, and they would end its message."""
+    return _MARKUP.sub("", text)
 
 
 def _is_thinking(header: str) -> bool:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from art.chat.lark import marker
 from art.chat.tool_calls.json_calls import (
     call_from_object,
     call_object_grammar,
@@ -11,6 +12,8 @@ from art.chat.tool_calls.json_calls import (
 )
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 from art.chat.tool_calls.typed_values import tool_names
+
+_TAG, _START, _END = "<|python_tag|>", "<|python_start|>", "<|python_end|>"
 
 
 class Llama3JsonFormat:
@@ -22,7 +25,7 @@ class Llama3JsonFormat:
     """
 
     template_mark = '"parameters": '
-    markers = ("<|python_tag|>", "<|python_start|>", "<|python_end|>")
+    markers = (_TAG, _START, _END)
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`."""
@@ -38,8 +41,14 @@ class Llama3JsonFormat:
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
     ) -> str:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
-        more = ' ("; " call)*' if parallel else ""
-        return f"tool_calls: call{more}\n{call_object_grammar(tools, 'parameters')}"
+        frames = [
+            " ".join(marker(each, token_ids) for each in frame)
+            for frame in ((_TAG,), (_START, _END))
+            if token_ids.keys() >= {*frame}
+        ]
+        before = f"({' | '.join(frames)})? " if frames else ""
+        more = ' ("; "? call)*' if parallel else ""
+        return f"tool_calls: {before}call{more}\n{call_object_grammar(tools, 'parameters')}"
 
 
 LLAMA3_JSON = Llama3JsonFormat()

@@ -9,16 +9,17 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from art._internal.validation import ShortList
+from art.endpoint.constraints import choose_tools
 from art.endpoint.conversation import normalized
 from art.endpoint.dialects.openai_tools import (
     ResponseFormat,
     ToolChoice,
     ToolParam,
     format_rule,
-    offered_tools,
+    tool_selection,
 )
 from art.endpoint.fields import Count, JsonObject, Neutral, RequestBody, Whole
-from art.endpoint.sampling_fields import VLLM_NEUTRAL, VLLM_NO_EFFECT, SamplingFields
+from art.endpoint.sampling_fields import VLLM_NEUTRAL, VLLM_NO_EFFECT, NumChoices, SamplingFields
 from art.endpoint.turns import TurnRequest
 
 _MAX_TOP_LOGPROBS = 20
@@ -68,6 +69,7 @@ class ChatCompletionRequest(SamplingFields):
 
     model: str
     messages: Annotated[ShortList[JsonObject], Field(min_length=1)]
+    n: NumChoices | None = None
     max_tokens: Count | None = None
     max_completion_tokens: Count | None = None
     logprobs: bool | None = None
@@ -87,7 +89,7 @@ class ChatCompletionRequest(SamplingFields):
     @field_validator("messages")
     @classmethod
     def _normalize_messages(cls, messages: list[JsonObject]) -> list[JsonObject]:
-        return [normalized(message, index) for index, message in enumerate(messages)]
+        return [normalized(message, f"messages[{index}]") for index, message in enumerate(messages)]
 
     @model_validator(mode="after")
     def _check_combinations(self) -> "ChatCompletionRequest":
@@ -109,12 +111,10 @@ class ChatCompletionRequest(SamplingFields):
             RequestError: The choice of tools makes no sense (400).
         """
         max_tokens = self.max_completion_tokens
-        rule = format_rule(self.response_format)
-        if self.structured_outputs is not None:
-            rule = self.structured_outputs.rule()
-        tools, constraint = offered_tools(
+        rule = format_rule(self.response_format) or self.structured_rule()
+        tools, constraint = choose_tools(
             [tool.model_dump(exclude_unset=True) for tool in self.tools or []],
-            self.tool_choice,
+            tool_selection(self.tool_choice),
             rule,
         )
         return TurnRequest(
@@ -126,7 +126,9 @@ class ChatCompletionRequest(SamplingFields):
             template_kwargs=effort_kwargs(self.reasoning_effort, self.chat_template_kwargs),
             stops=self.stops(),
             options=self.options(
-                self.max_tokens if max_tokens is None else max_tokens, self.top_logprobs or 0
+                self.max_tokens if max_tokens is None else max_tokens,
+                self.top_logprobs or 0,
+                num_samples=self.n,
             ),
         )
 

@@ -1,12 +1,11 @@
 """Tools, their choice and output formats, as chat completions of the OpenAI API have them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from art._internal.validation import ShortList
-from art.endpoint.constraints import JSON_OBJECT_RULE, Constraint, json_schema_rule
-from art.endpoint.errors import RequestError
+from art.endpoint.constraints import AUTO, JSON_OBJECT_RULE, ToolSelection, json_schema_rule
 from art.endpoint.fields import JsonObject, RequestBody
 
 ToolName = Annotated[str, Field(min_length=1, max_length=256)]
@@ -118,39 +117,13 @@ def format_rule(response_format: ResponseFormat | None) -> str | None:
     return JSON_OBJECT_RULE if isinstance(response_format, JsonObjectFormat) else None
 
 
-def offered_tools(
-    tools: list[dict[str, Any]], choice: ToolChoice | None, rule: str | None
-) -> tuple[list[dict[str, Any]], Constraint]:
-    """Resolve a choice of tools.
-
-    Args:
-        tools: The tools, in the form of chat completions.
-        choice: The choice among them; ``None`` is ``"auto"``.
-        rule: The Lark text of the content; ``None`` is any text.
-
-    Returns:
-        The tools to offer, and what the turn must be.
-
-    Raises:
-        RequestError: The choice names a tool that is not among them (400).
-    """
-    if choice == "none":
-        return [], Constraint(content_rule=rule)
-    if choice == "required":
-        return tools, Constraint(tool_use="required")
+def tool_selection(choice: ToolChoice | None) -> ToolSelection:
+    """A ``tool_choice`` in no dialect."""
+    if choice is None:
+        return AUTO
     if isinstance(choice, NamedTool):
-        return tools, Constraint(tool_use="required", tool_name=choice.function.name)
+        return ToolSelection("required", name=choice.function.name)
     if isinstance(choice, AllowedToolsChoice):
-        names = {tool.function.name for tool in choice.allowed_tools.tools}
-        unknown = names - {tool["function"]["name"] for tool in tools}
-        if unknown:
-            raise RequestError(
-                400,
-                f"tool_choice allows {min(unknown)!r:.60}, which is not among the tools",
-                param="tool_choice",
-            )
-        allowed = [tool for tool in tools if tool["function"]["name"] in names]
-        if choice.allowed_tools.mode == "required":
-            return allowed, Constraint(tool_use="required")
-        return allowed, Constraint(content_rule=rule)
-    return tools, Constraint(content_rule=rule)
+        names = frozenset(tool.function.name for tool in choice.allowed_tools.tools)
+        return ToolSelection(choice.allowed_tools.mode, allowed=names)
+    return ToolSelection(choice)

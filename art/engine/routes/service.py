@@ -38,7 +38,10 @@ async def client_dynamic_config(
 
 @router.get("/get_server_capabilities")
 async def get_server_capabilities(engine: EngineDep) -> dict[str, Any]:
-    """The one base model in memory."""
+    """The one base model in memory, and which controls of art's own its sampler has.
+
+    The SDK passes over what it does not know.
+    """
     model = engine.base_model
     return {
         "supported_models": [
@@ -48,7 +51,8 @@ async def get_server_capabilities(engine: EngineDep) -> dict[str, Any]:
                 "trainable": True,
                 "sampleable": True,
             }
-        ]
+        ],
+        "art_sampling_controls": sorted(engine.sampling_controls),
     }
 
 

@@ -10,11 +10,13 @@ from typing import ClassVar
 from pydantic import BaseModel, ConfigDict, Field
 
 from art.engine.commands import CreateSamplingSession, Sample
-from art.engine.wire.json_body import NUMBER, Body, JsonObject, ShortList
+from art.engine.wire.json_body import NUMBER, Body, ShortList
 from art.engine.wire.protobuf import concatenate_tokens
+from art.engine.wire.sampling_fields import ControlsBody, TargetTokensBody
 from art.errors import InvalidRequestError
 from art.executors.types import IntArray, SampleRequest, SamplingParams
 from art.formats.checkpoint_paths import CheckpointPath
+from art.formats.sampling_controls import NO_CONTROLS
 
 
 class CreateSamplingSessionBody(Body):
@@ -64,7 +66,7 @@ class SamplingParamsBody(Body):
     """Sampling parameters.
 
     ``stop``: ``None`` is the model's own end; texts come on top of it; token ids take its place,
-    so an empty list is no end but ``max_tokens``.
+    so an empty list is no end but ``max_tokens``. ``art_controls`` is an extension of art's own.
     """
 
     max_tokens: int | None = Field(default=None, ge=1)
@@ -73,6 +75,7 @@ class SamplingParamsBody(Body):
     temperature: float = Field(default=1.0, ge=0)
     top_k: int = Field(default=-1, ge=-1)
     top_p: float = Field(default=1.0, gt=0, le=1)
+    art_controls: ControlsBody | None = None
 
     @property
     def ends_as_the_model_does(self) -> bool:
@@ -80,7 +83,11 @@ class SamplingParamsBody(Body):
         return self.stop is None or any(isinstance(text, str) for text in self.stop)
 
     def params(self) -> SamplingParams:
-        """The parameters as the engine knows them."""
+        """The parameters as the engine knows them.
+
+        Raises:
+            InvalidRequestError: One of the controls is out of its range.
+        """
         stop = [self.stop] if isinstance(self.stop, str) else self.stop or ()
         return SamplingParams(
             max_tokens=self.max_tokens,
@@ -90,6 +97,7 @@ class SamplingParamsBody(Body):
             seed=self.seed,
             stop_token_ids=tuple(token for token in stop if isinstance(token, int)),
             stop_strings=tuple(text for text in stop if isinstance(text, str)),
+            controls=NO_CONTROLS if self.art_controls is None else self.art_controls.controls(),
         )
 
 
@@ -107,9 +115,9 @@ class SampleBody(Body):
     seq_id: int | None = Field(default=None, ge=0, lt=2**63)
     prompt_logprobs: bool | None = None
     topk_prompt_logprobs: int = Field(default=0, ge=0, le=1024)
-    topk_sample_logprobs: int = 0
-    target_prompt_logprobs: JsonObject | None = None
-    prompt_alt_tokens_k: int = 0
+    topk_sample_logprobs: int = Field(default=0, ge=0, le=1024)
+    target_prompt_logprobs: TargetTokensBody | None = None
+    prompt_alt_tokens_k: int = Field(default=0, ge=0, le=1024)
     prompt_logprobs_last_n: int | None = None
     record_stability_info: bool | None = None
 
@@ -126,26 +134,33 @@ class SampleBody(Body):
         for name in (
             "base_model",
             "model_path",
-            "topk_sample_logprobs",
-            "target_prompt_logprobs",
-            "prompt_alt_tokens_k",
             "record_stability_info",
         ):
             if getattr(self, name):
                 raise InvalidRequestError(f"this server does not support {name} of a sample")
+        prompt_P = self._prompt()
+        targets, layout = (
+            (None, None)
+            if self.target_prompt_logprobs is None
+            else self.target_prompt_logprobs.targets(prompt_P.size)
+        )
         return Sample(
             sampling_session_id=self.sampling_session_id,
             seq_id=self.seq_id,
             request=SampleRequest(
                 adapter_id=None,
-                prompt=self._prompt(),
+                prompt=prompt_P,
                 num_samples=self.num_samples,
                 params=self.sampling_params.params(),
                 prompt_logprobs=bool(self.prompt_logprobs),
                 topk_prompt_logprobs=self.topk_prompt_logprobs,
+                target_prompt_tokens=targets,
+                prompt_alternatives=self.prompt_alt_tokens_k,
+                topk_logprobs=self.topk_sample_logprobs,
             ),
             ends_as_the_model_does=self.sampling_params.ends_as_the_model_does,
             prompt_logprobs_last_n=self.prompt_logprobs_last_n,
+            target_layout=layout,
         )
 
     def _prompt(self) -> IntArray:

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from tinker.proto import tinker_public_pb2 as pb
 
 from art.engine.commands import ForwardBackward
+from art.engine.target_layout import TargetLayout
 from art.errors import InvalidRequestError, RequestTooLargeError
 from art.executors.types import (
     Datum,
@@ -233,22 +234,30 @@ def _encode_batched(message: pb.BatchedTensor, array: npt.NDArray[np.generic]) -
     message.trailing_shape.extend(array.shape[1:])
 
 
-def encode_sample(result: SampleResult, *, prompt_logprobs_last_n: int | None = None) -> bytes:
+def encode_sample(
+    result: SampleResult,
+    *,
+    prompt_logprobs_last_n: int | None = None,
+    target_layout: TargetLayout | None = None,
+) -> bytes:
     """Encode a result as a ``SampleResponse``.
 
     Args:
         result: What the executor sampled.
         prompt_logprobs_last_n: Keep the logprobs of the last so many prompt tokens only.
+        target_layout: Where the targets of the prompt stood, if there were any.
     """
     message = pb.SampleResponse()
     for sequence in result.sequences:
-        message.sequences.add(
+        encoded = message.sequences.add(
             stop_reason=(
                 pb.STOP_REASON_STOP if sequence.stop_reason == "stop" else pb.STOP_REASON_LENGTH
             ),
             tokens=sequence.tokens.astype("<i4").tobytes(),
             logprobs=sequence.logprobs.astype("<f4").tobytes(),
         )
+        if sequence.topk_logprobs is not None:
+            _encode_topk(encoded.topk_sampled_logprobs, *sequence.topk_logprobs, None)
     if result.prompt_logprobs is not None:
         logprobs_P = result.prompt_logprobs.astype("<f4")
         if prompt_logprobs_last_n is not None:
@@ -258,7 +267,38 @@ def encode_sample(result: SampleResult, *, prompt_logprobs_last_n: int | None = 
         _encode_topk(
             message.topk_prompt_logprobs, *result.topk_prompt_logprobs, prompt_logprobs_last_n
         )
+    if result.target_prompt_logprobs is not None and target_layout is not None:
+        _encode_targets(
+            message.target_prompt_logprobs, result.target_prompt_logprobs, target_layout
+        )
+    if result.prompt_alternatives is not None:
+        tokens_MK, logprobs_MK = result.prompt_alternatives
+        _encode_dense(message.prompt_alt_tokens.tokens, tokens_MK.astype("<i4"), pb.DTYPE_INT32)
+        _encode_dense(
+            message.prompt_alt_tokens.logprobs, logprobs_MK.astype("<f4"), pb.DTYPE_FLOAT32
+        )
     return message.SerializeToString()
+
+
+def _encode_targets(message: pb.Tensor, values_L: FloatArray, layout: TargetLayout) -> None:
+    cells_C = layout.fill(values_L).astype("<f4")
+    if layout.csr is None:
+        _encode_dense(message, cells_C.reshape(layout.shape), pb.DTYPE_FLOAT32)
+        return
+    crow, col_C = layout.csr
+    message.sparse_csr.values = cells_C.tobytes()
+    message.sparse_csr.crow_indices = crow.astype("<i8").tobytes()
+    message.sparse_csr.col_indices = col_C.astype("<i8").tobytes()
+    message.dtype = pb.DTYPE_FLOAT32
+    message.shape.extend(layout.shape)
+
+
+def _encode_dense(
+    message: pb.Tensor, array: npt.NDArray[np.generic], dtype: "pb.DType.ValueType"
+) -> None:
+    message.dense = array.tobytes()
+    message.dtype = dtype
+    message.shape.extend(array.shape)
 
 
 def _encode_topk(

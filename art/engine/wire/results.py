@@ -28,8 +28,9 @@ def encode(result: Result) -> Payload:
     match result:
         case ForwardBackwardResult():
             return Payload(PROTOBUF, encode_forward_backward(result))
-        case Sampled(samples, last_n):
-            return Payload(PROTOBUF, encode_sample(samples, prompt_logprobs_last_n=last_n))
+        case Sampled(samples, last_n, layout):
+            data = encode_sample(samples, prompt_logprobs_last_n=last_n, target_layout=layout)
+            return Payload(PROTOBUF, data)
         case OptimStepped(metrics):
             return _json({"metrics": dict(metrics)})
         case ModelCreated(model_id):

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from art.errors import ConfigurationError, InvalidRequestError, NotFoundError
 from art.executors.base_models import resolve_base_model
 from art.executors.registry import ExecutorOptions, Progress
 from art.executors.torch.adapters import Adapters
+from art.executors.torch.grammars import can_compile_grammars
 from art.executors.torch.language_model import LanguageModel
 from art.executors.torch.optimizer import AdamW
 from art.executors.torch.sampling import BatchSampler
@@ -25,6 +26,7 @@ from art.executors.types import (
     SampleRequest,
 )
 from art.formats.adam import AdamParams
+from art.formats.sampling_controls import SamplingControls
 
 logger = logging.getLogger(__name__)
 
@@ -206,6 +208,12 @@ class TorchExecutor:
         """
         return self._adapters.read_config(folder)
 
+    @property
+    def sampling_controls(self) -> frozenset[str]:
+        """The fields of :class:`SamplingControls` that are honoured; all where llguidance is."""
+        names = frozenset(field.name for field in fields(SamplingControls))
+        return names if can_compile_grammars() else names - {"grammar"}
+
     def load_adapter(self, adapter_id: str, folder: Path) -> None:
         """Make a folder's adapter available to sample from. Its weights do not change later.
 
@@ -233,7 +241,8 @@ class TorchExecutor:
 
         Raises:
             NotFoundError: Its adapter is not loaded.
-            InvalidRequestError: A parameter cannot be used, or the id is taken.
+            InvalidRequestError: A parameter cannot be used, the grammar cannot be compiled, or
+                the id is taken.
             ContextLengthError: The prompt leaves no room in the context.
         """
         if request.adapter_id is not None:

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from art.errors import ConfigurationError, UnknownBaseModelError
 from art.executors.packing import Pass, Row, one_row_each, pack, passes
+from art.executors.torch.grammars import GrammarCompiler
 from art.executors.types import IntArray
 
 logger = logging.getLogger(__name__)
@@ -59,6 +60,7 @@ class LanguageModel:
         self.model: Any = model.to(self.device).eval().requires_grad_(False)
         self.config: Any = model.config.get_text_config()
         self.vocab_size: int = model.get_input_embeddings().num_embeddings
+        self.grammars = GrammarCompiler(self.tokenizer, self.vocab_size)
         self.max_context_length: int = self.config.max_position_embeddings
         self.eos_token_ids = _eos_token_ids(model, self.tokenizer)
         self.max_tokens_per_pass = max_tokens_per_pass or (

@@ -1,15 +1,19 @@
 """Sampling requests that have not ended, and the rows of a batch that answer them.
 
-Shapes: P tokens of a prompt, N sampled tokens, K most likely tokens, D hidden size.
+Shapes: P tokens of a prompt, N sampled tokens, K most likely tokens of a place, D hidden size.
 """
 
-from dataclasses import dataclass, field
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 
 from art.errors import ContextLengthError, InvalidRequestError
 from art.executors.torch.language_model import LanguageModel
+from art.executors.torch.prompt_scores import PromptScores, asks_of_prompt, score_prompt
+from art.executors.torch.token_controls import TokenControls
 from art.executors.types import (
     FloatArray,
     IntArray,
@@ -19,6 +23,7 @@ from art.executors.types import (
     SamplingParams,
     StopReason,
 )
+from art.formats.sampling_controls import NO_CONTROLS, check_controls
 
 # Decoding may merge or drop characters at the start, so a stop string is looked for in a few
 # tokens more than it can have.
@@ -31,7 +36,7 @@ class RunningRequest:
     Args:
         request_id: Its id.
         request: What :func:`check_request` accepted.
-        max_context_length: The model's, in tokens.
+        language_model: What it is sampled from.
 
     Attributes:
         samples: A row of a batch for each sample that is wanted.
@@ -39,10 +44,12 @@ class RunningRequest:
         cancelled: Whether nobody waits for it.
     """
 
-    def __init__(self, request_id: str, request: SampleRequest, max_context_length: int) -> None:
+    def __init__(
+        self, request_id: str, request: SampleRequest, language_model: LanguageModel
+    ) -> None:
         self.request_id = request_id
         self.request = request
-        room = max_context_length - len(request.prompt)
+        room = language_model.max_context_length - len(request.prompt)
         most = request.params.max_tokens
         # Each sample has a stream of random numbers of its own, whatever is sampled beside it.
         streams = np.random.SeedSequence(request.params.seed).spawn(request.num_samples)
@@ -51,15 +58,15 @@ class RunningRequest:
                 request=self,
                 stream=np.random.Generator(np.random.Philox(stream)),
                 max_tokens=room if most is None else min(room, most),
+                controls=controls,
             )
-            for stream in streams
+            for stream, controls in zip(streams, _controls(request, language_model), strict=True)
         ]
         self.outcome: SampleResult | Exception | None = None
         self.cancelled = False
         self._stop_token_ids = frozenset(request.params.stop_token_ids)
         self._longest_stop = max((len(s.encode()) for s in request.params.stop_strings), default=0)
-        self._prompt_logprobs: FloatArray | None = None
-        self._topk_prompt_logprobs: tuple[IntArray, FloatArray] | None = None
+        self._prompt_scores: PromptScores | None = None
 
     @property
     def unfinished(self) -> bool:
@@ -68,45 +75,39 @@ class RunningRequest:
 
     @property
     def wants_prompt(self) -> bool:
-        """True while logprobs of the prompt itself are asked for and not known yet."""
-        return (self.request.prompt_logprobs and self._prompt_logprobs is None) or (
-            self.request.topk_prompt_logprobs > 0 and self._topk_prompt_logprobs is None
-        )
+        """True while something of the prompt itself is asked for and not known yet."""
+        return self._prompt_scores is None and asks_of_prompt(self.request)
 
     def fail(self, error: Exception) -> None:
         """End it without a result; its other rows are dropped before the next step."""
         self.outcome = error
 
     def fill_prompt(self, language_model: LanguageModel, hidden_PD: torch.Tensor) -> None:
-        """Compute the prompt's own logprobs from its hidden states."""
-        prompt_P = torch.tensor(self.request.prompt, device=hidden_PD.device)
-        if self.request.prompt_logprobs:
-            rows = torch.arange(len(prompt_P) - 1, device=hidden_PD.device)
-            found = language_model.token_logprobs(hidden_PD[:-1], rows, prompt_P[1:])
-            self._prompt_logprobs = np.full(len(prompt_P), np.nan, np.float32)
-            self._prompt_logprobs[1:] = found.cpu().numpy()
-        k = self.request.topk_prompt_logprobs
-        if k > 0:
-            ids_PK = np.full((len(prompt_P), k), -1, np.int64)
-            logprobs_PK = np.full((len(prompt_P), k), np.nan, np.float32)
-            if len(prompt_P) > 1:
-                top_ids, top = language_model.topk_logprobs(hidden_PD[:-1], k)
-                ids_PK[1:], logprobs_PK[1:] = top_ids.cpu().numpy(), top.cpu().numpy()
-            self._topk_prompt_logprobs = ids_PK, logprobs_PK
+        """Compute what it asks of the prompt itself, from the prompt's hidden states."""
+        self._prompt_scores = score_prompt(self.request, language_model, hidden_PD)
 
     def note_token(self, sample: "Sample", language_model: LanguageModel) -> None:
         """End a sample that its newest token ends, and the request with the last of them."""
-        if sample.tokens[-1] in self._stop_token_ids or self._at_stop_string(
-            sample, language_model
+        if sample.controls is not None:
+            sample.controls.note(sample.tokens[-1])
+        if (
+            sample.tokens[-1] in self._stop_token_ids
+            or self._at_stop_string(sample, language_model)
+            or (sample.controls is not None and sample.controls.is_complete)
         ):
             sample.stop_reason = "stop"
         elif len(sample.tokens) >= sample.max_tokens:
             sample.stop_reason = "length"
+        if sample.stop_reason is not None:
+            sample.controls = None  # a grammar's state is large
         if all(sample.stop_reason is not None for sample in self.samples):
+            prompt = self._prompt_scores or PromptScores()
             self.outcome = SampleResult(
                 sequences=[sample.result() for sample in self.samples],
-                prompt_logprobs=self._prompt_logprobs,
-                topk_prompt_logprobs=self._topk_prompt_logprobs,
+                prompt_logprobs=prompt.prompt_logprobs,
+                topk_prompt_logprobs=prompt.topk_prompt_logprobs,
+                target_prompt_logprobs=prompt.target_prompt_logprobs,
+                prompt_alternatives=prompt.prompt_alternatives,
             )
 
     def _at_stop_string(self, sample: "Sample", language_model: LanguageModel) -> bool:
@@ -126,16 +127,22 @@ class Sample:
         request: The request that it is one of.
         stream: Its random numbers.
         max_tokens: The most tokens that it can have.
+        controls: What changes its logits; ``None`` is nothing.
         tokens: The tokens so far.
         logprobs: The logprob of each.
+        top_tokens: The most likely tokens at each place, int64 ``[K]``, where asked for.
+        top_logprobs: Their logprobs, float32 ``[K]``.
         stop_reason: Why it ended; ``None`` while it goes on.
     """
 
     request: RunningRequest
     stream: np.random.Generator
     max_tokens: int
+    controls: TokenControls | None
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
+    top_tokens: list[IntArray] = field(default_factory=list)
+    top_logprobs: list[FloatArray] = field(default_factory=list)
     stop_reason: StopReason | None = None
 
     @property
@@ -160,6 +167,11 @@ class Sample:
             tokens=np.array(self.tokens, np.int64),
             logprobs=np.array(self.logprobs, np.float32),
             stop_reason=self.stop_reason,
+            topk_logprobs=(
+                (np.stack(self.top_tokens), np.stack(self.top_logprobs))
+                if self.request.request.topk_logprobs
+                else None
+            ),
         )
 
 
@@ -192,10 +204,44 @@ def check_request(request: SampleRequest, language_model: LanguageModel) -> None
         f"topk_prompt_logprobs must be from 0 to {vocab_size}": (
             0 <= request.topk_prompt_logprobs <= vocab_size
         ),
+        f"topk_sample_logprobs must be from 0 to {vocab_size}": (
+            0 <= request.topk_logprobs <= vocab_size
+        ),
+        "prompt_alt_tokens_k must be 0 or more": request.prompt_alternatives >= 0,
     }
     for rule, kept in rules.items():
         if not kept:
-            raise InvalidRequestError(f"{rule}: {request.num_samples=}, {params}")
+            shown = replace(params, controls=NO_CONTROLS)
+            raise InvalidRequestError(f"{rule}: {request.num_samples=}, {shown}")
+    if request.target_prompt_tokens is not None:
+        _, targets = request.target_prompt_tokens
+        language_model.check_tokens(targets, "target_prompt_logprobs", InvalidRequestError)
+    check_controls(params.controls)
+    for token, _ in params.controls.logit_bias:
+        if token >= vocab_size:
+            raise InvalidRequestError(
+                f"logit_bias has token id {token}, outside the vocabulary of {vocab_size}"
+            )
+
+
+def _controls(
+    request: SampleRequest, language_model: LanguageModel
+) -> Iterator[TokenControls | None]:
+    """Make the controls of each sample.
+
+    Raises:
+        InvalidRequestError: The grammar cannot be compiled.
+    """
+    controls = request.params.controls
+    # ``min_p`` depends on nothing that was sampled; :func:`choose_tokens` applies it.
+    if not set(controls.changed()) - {"min_p"}:
+        yield from itertools.repeat(None, request.num_samples)
+        return
+    grammar = None
+    if controls.grammar is not None:
+        grammar = language_model.grammars.compile(controls.grammar, request.params.stop_token_ids)
+    for _ in range(request.num_samples):
+        yield TokenControls(controls, request.prompt, grammar, language_model.device)
 
 
 def _is_text(string: str) -> bool:

@@ -1,6 +1,6 @@
 """Many sampling requests, advanced together one token a step.
 
-Shapes: B rows of a batch, V vocabulary, D hidden size.
+Shapes: B rows of a batch, R rows among them, K most likely tokens, V vocabulary, D hidden size.
 """
 
 import logging
@@ -63,7 +63,7 @@ class BatchSampler:
         if request_id in self._requests:
             raise InvalidRequestError(f"there is a request {request_id!r} already")
         check_request(request, self._language_model)
-        running = RunningRequest(request_id, request, self._language_model.max_context_length)
+        running = RunningRequest(request_id, request, self._language_model)
         self._requests[request_id] = running
         self._waiting.extend(running.samples)
 
@@ -296,17 +296,56 @@ class _Batch:
         """Draw a token for every row, and note it with its logprob."""
         logits_BV = self._language_model.logits(hidden_BD)
         uniforms = [sample.stream.random() for sample in self.samples]
-        self._tokens_B = choose_tokens(logits_BV, [s.params for s in self.samples], uniforms)
+        self._tokens_B = choose_tokens(
+            self._controlled(logits_BV), [s.params for s in self.samples], uniforms
+        )
         chosen_B = logits_BV.gather(1, self._tokens_B[:, None]).squeeze(1)
-        logprobs_B = chosen_B - torch.logsumexp(logits_BV, dim=-1)
+        total_B = torch.logsumexp(logits_BV, dim=-1)
+        logprobs_B = chosen_B - total_B
         rows = zip(self.samples, self._tokens_B.tolist(), logprobs_B.tolist(), strict=True)
         for sample, token, logprob in rows:
             sample.tokens.append(token)
             sample.logprobs.append(logprob)
+        self._note_likeliest(logits_BV, total_B)
+
+    def _note_likeliest(self, logits_BV: torch.Tensor, total_B: torch.Tensor) -> None:
+        """Note the most likely tokens of the rows whose request asks for them."""
+        asking = [row for row, s in enumerate(self.samples) if s.request.request.topk_logprobs > 0]
+        if not asking:
+            return
+        rows_R = torch.tensor(asking, device=logits_BV.device)
+        most = max(self.samples[row].request.request.topk_logprobs for row in asking)
+        top_RK = logits_BV[rows_R].topk(most, dim=-1)
+        tokens_RK = top_RK.indices.cpu().numpy()
+        logprobs_RK = (top_RK.values - total_B[rows_R, None]).cpu().numpy()
+        for index, row in enumerate(asking):
+            k = self.samples[row].request.request.topk_logprobs
+            self.samples[row].top_tokens.append(tokens_RK[index, :k])
+            self.samples[row].top_logprobs.append(logprobs_RK[index, :k])
+
+    def _controlled(self, logits_BV: torch.Tensor) -> torch.Tensor:
+        """Apply the rows' controls to a copy, where a row has any: logprobs are of the model's own.
+
+        A row whose controls fail ends its request, and what is drawn for it does not matter.
+        """
+        controlled = [row for row, sample in enumerate(self.samples) if sample.controls is not None]
+        if not controlled:
+            return logits_BV
+        changed_BV = logits_BV.clone()
+        for row in controlled:
+            sample = self.samples[row]
+            assert sample.controls is not None
+            try:
+                sample.controls.apply(changed_BV[row])
+            except InvalidRequestError as error:
+                sample.request.fail(error.with_traceback(None))
+        return changed_BV
 
     def _note_token(self, sample: Sample) -> None:
         try:
             sample.request.note_token(sample, self._language_model)
+        except InvalidRequestError as error:
+            sample.request.fail(error.with_traceback(None))
         except Exception as error:
             # Such as a tokenizer that cannot decode what was sampled: this request's own failure.
             logger.exception("sampling request %s failed", sample.request.request_id)

@@ -71,7 +71,8 @@ async def server(echo: Echo) -> AsyncIterator[OpenAIServer]:
 
 
 @pytest.fixture
-def model(server: OpenAIServer) -> art.TrainableModel[None]:
+async def model(server: OpenAIServer) -> AsyncIterator[art.TrainableModel[None]]:
     model = art.TrainableModel[None](name="agent", project="p", base_model="org/base")
     model.inference_base_url, model.inference_api_key = server.base_url, server.api_key
-    return model
+    yield model
+    await model.openai_client().close()

@@ -173,10 +173,9 @@ class TestConversations:
 
 
 def by_a_sync_client(url: str, key: str) -> None:
-    openai.OpenAI(base_url=url, api_key=key).chat.completions.create(
-        model="agent",
-        messages=[user("a")],  # type: ignore[list-item]
-    )
+    messages: list[Any] = [user("a")]
+    with openai.OpenAI(base_url=url, api_key=key) as client:
+        client.chat.completions.create(model="agent", messages=messages)
 
 
 def by_httpx(url: str, key: str) -> None:

@@ -138,11 +138,11 @@ class TestAccess:
     async def test_a_rollout_that_was_fetched_is_closed(self, model: Model) -> None:
         async with model.rollout_endpoint() as rollout:
             await rollout.trajectory()
-            client = openai.AsyncOpenAI(
+            async with openai.AsyncOpenAI(
                 base_url=rollout.base_url, api_key=rollout.api_key, max_retries=0
-            )
-            with pytest.raises(openai.NotFoundError, match="this rollout is not captured"):
-                await converse(client, "a")
+            ) as client:
+                with pytest.raises(openai.NotFoundError, match="this rollout is not captured"):
+                    await converse(client, "a")
 
     async def test_a_trajectory_that_is_gone_is_an_error(
         self, model: Model, server: OpenAIServer

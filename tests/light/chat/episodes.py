@@ -118,7 +118,7 @@ def arguments_of(parsed: ParsedText) -> list[Any]:
 
 
 def _choice(prompt: list[int], token_ids: list[int]) -> Choice:
-    logprobs = [
+    logprobs: list[dict[str, Any]] = [
         {"token": str(each), "bytes": None, "logprob": -0.5, "top_logprobs": []}
         for each in token_ids
     ]

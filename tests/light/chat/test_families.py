@@ -1,6 +1,6 @@
 """Every family's turns end, call tools, think and join as its published template has it."""
 
-import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +11,7 @@ from art.chat.template import ChatTemplate
 from art.errors import ChatTemplateError
 from tests.light.chat.episodes import TOOLS, Episode, Scripted, arguments_of
 from tests.light.chat.families import DATA, FAMILIES, family
+from tests.light.chat.family_table import family_table
 from tests.light.chat.native import NATIVE, Arguments
 
 WITH_TOOLS = [name for name in FAMILIES if NATIVE[name].calls]
@@ -85,7 +86,7 @@ def test_a_message_and_its_thinking_are_read_as_the_model_wrote_them(
     reasoning = reasoning if name in THINKING else None
     parsed = episode.sample(Scripted(content, reasoning))
     assert parsed.content == content
-    assert parsed.reasoning or None == reasoning
+    assert (parsed.reasoning or None) == reasoning
     assert not parsed.tool_calls
 
 
@@ -112,7 +113,7 @@ def test_calls_are_read_as_the_model_wrote_them(
     assert arguments_of(parsed) == (calls if native.many_calls else calls[:1])
     assert {call.name for call in parsed.tool_calls} == {"search"}
     assert parsed.content == (content if native.text_beside_calls else "")
-    assert parsed.reasoning or None == (reasoning if native.thinking else None)
+    assert (parsed.reasoning or None) == (reasoning if native.thinking else None)
 
 
 @pytest.mark.parametrize("name", WITH_TOOLS)
@@ -208,17 +209,6 @@ def test_tools_without_description_or_parameters_are_shown(name: str) -> None:
     assert "look_around" in text
 
 
-def history_of(name: str) -> list[bool]:
-    """Whether turns join: the one after a tool's result, and the one after a user's message."""
-    native = NATIVE[name]
-    episode = Episode(family(name))
-    reasoning = "Let me think." if native.thinking else None
-    episode.say("Find ferns.")
-    content = "Looking." if native.text_beside_calls else ""
-    if episode.tools:
-        episode.sample(Scripted(content, reasoning, [{"query": "fern", "limit": 3, "exact": True}]))
-    episode.sample(Scripted("There are seven.", reasoning))
-    episode.say("And mosses?")
-    episode.sample(Scripted("None.", reasoning))
-    joins = [episode.joins(turn) for turn in range(1, len(episode.choices))]
-    return list(itertools.chain([joins[0]] if not episode.tools else joins))
+def test_the_page_says_what_is_measured() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "chat-families.md").read_text("utf-8")
+    assert "\n".join(family_table()) in page

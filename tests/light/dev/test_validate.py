@@ -105,6 +105,7 @@ def test_an_endpoint_listens_on_a_free_port_of_loopback_by_default(config: Any) 
         "port": 0,
         "api_key": None,
         "chat_template": None,
+        "strict": False,
     }
 
 

@@ -23,6 +23,7 @@ class Script:
     error: Exception | None = None
     never_ends: bool = False
     delay: float = 0
+    alternatives: int | None = None
     prompts: list[list[int]] = field(default_factory=list)
     options: list[SamplingOptions] = field(default_factory=list)
     opened: list[str | None] = field(default_factory=list)
@@ -46,7 +47,12 @@ class Script:
             await self._wait_for_cancellation()
         token_ids = self.ids(self.text)
         logprobs = [-i / 8 for i in range(1, len(token_ids) + 1)]
-        return [SampledTokens(token_ids, logprobs, self.stop_reason)] * options.num_samples
+        top_logprobs = None
+        if self.alternatives is not None:
+            likeliest = [(token_id, -1.0) for token_id in range(self.alternatives)]
+            top_logprobs = [likeliest] * len(token_ids)
+        sample = SampledTokens(token_ids, logprobs, self.stop_reason, top_logprobs)
+        return [sample] * options.num_samples
 
     async def _wait_for_cancellation(self) -> None:
         self.sampling.set()

@@ -34,6 +34,7 @@ SEARCH, FETCH = (
     for name in ("search", "fetch")
 )
 BOTH = f"{SEARCH}\n{FETCH}"
+THOUGHT = "<think>\nHm.\n</think>\n\n"
 TEXTS = ["Sure.", '{"a": 1}', '{\n  "a": 1\n}', '{"b": "x"}', "[1]", "yes", SEARCH, FETCH, BOTH]
 
 
@@ -94,6 +95,8 @@ async def test_the_grammar_matches_what_was_asked_for_alone(
         return bool(taken == len(token_ids) and matcher.is_accepting())
 
     assert [text for text in TEXTS if matches(text)] == matching
+    # Thinking that the model may begin itself is free.
+    assert [text for text in TEXTS if matches(THOUGHT + text)] == matching
 
 
 @pytest.mark.parametrize(
@@ -124,5 +127,5 @@ async def test_an_allowed_tool_must_be_among_the_tools(client: AsyncOpenAI) -> N
 def test_calls_without_a_grammar_cannot_be_demanded(make_tokenizer: MakeTokenizer) -> None:
     template = ChatTemplate(make_tokenizer("plain"))
     with pytest.raises(RequestError, match="have no grammar here; use tool_choice auto") as caught:
-        turn_grammar(Constraint(tool_use="required"), TOOLS, parallel=True, template=template)
+        turn_grammar(Constraint(tool_use="required"), TOOLS, [1], parallel=True, template=template)
     assert (caught.value.status, caught.value.param) == (400, "tool_choice")

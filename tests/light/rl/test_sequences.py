@@ -86,6 +86,7 @@ def test_a_turn_becomes_one_sequence_with_its_samples_masked() -> None:
         "data/step_num_trajectories": 2.0,
         "data/step_num_trajectories_dropped": 0.0,
         "data/step_num_sequences": 2.0,
+        "data/step_num_rewritten_turns": 0.0,
         "data/step_num_tokens": 6.0,
         "data/step_trainer_tokens": 3.0,
     }
@@ -117,6 +118,7 @@ def test_a_turn_whose_history_was_rewritten_stands_alone() -> None:
         [pair(trajectory_of(sampled([1, 2], [3, 4]), sampled([1, 2, 4, 5], [6])))]
     )
     assert [plain(each)[0] for each in batch.sequences[:2]] == [[1, 2, 3, 4], [1, 2, 4, 5, 6]]
+    assert batch.metrics["data/step_num_rewritten_turns"] == 1
     assert [plain(each)[2] for each in batch.sequences[:2]] == [
         [False, False, True, True],
         [False, False, False, False, True],

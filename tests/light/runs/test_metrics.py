@@ -65,3 +65,17 @@ def test_numbers_that_are_not_finite_do_not_stop_logging() -> None:
     assert metrics["reward"] == math.inf
     assert math.isnan(metrics["reward_std_dev"])
     assert math.isnan(step_metrics([TrajectoryGroup([Trajectory(reward=math.nan)])])["reward"])
+
+
+def test_numbers_of_other_libraries_are_averaged() -> None:
+    metrics = {"score": np.float32(0.5), "count": np.array([3])}
+    assert split_metrics(metrics, "val") == {"val/score": 0.5, "val/count": 3.0}  # type: ignore[arg-type]
+    groups = []
+    for reward in (np.float32(0.25), np.array(0.75)):
+        trajectory = Trajectory()
+        trajectory.reward = reward  # type: ignore[assignment]  # as users do
+        trajectory.metrics["score"] = reward  # type: ignore[assignment]
+        groups.append(TrajectoryGroup([trajectory]))
+    means = step_metrics(groups)
+    assert (means["reward"], means["score"]) == (0.5, 0.5)
+    assert {type(value) for value in means.values()} == {float}
