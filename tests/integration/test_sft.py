@@ -38,7 +38,8 @@ def reference_loss(folder: str, batch: list[art.Trajectory]) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder)
     total, count = 0.0, 0
     for trajectory in batch:
-        text = tokenizer.apply_chat_template(trajectory.messages(), tokenize=False)
+        messages: list[Any] = trajectory.messages()
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
         ids: list[int] = []
         labels: list[int] = []
         # What the assistant says, between the opening of its turn and the end of it.
@@ -100,7 +101,7 @@ async def test_what_was_imitated_is_then_sampled(model: art.TrainableModel[None]
 async def test_every_turn_of_every_history_is_imitated(
     model: art.TrainableModel[None],
 ) -> None:
-    conversation: art.Messages = [
+    conversation: art.MessagesAndChoices = [
         {"role": "user", "content": "a?"},
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c?"},
