@@ -3,7 +3,7 @@
 import importlib
 import inspect
 from collections.abc import Callable
-from typing import Any, is_typeddict
+from typing import Any, cast, is_typeddict
 
 import pytest
 
@@ -111,7 +111,7 @@ CALLS: dict[str, Callable[..., Any]] = {
     "art.TrainableModel": trainable_model,
     "art.LocalBackend": art.LocalBackend,
     "art.TinkerBackend": art.TinkerBackend,
-    "backend.train": lambda **options: art.TrainConfig().with_options(options),
+    "backend.train": lambda **options: art.TrainConfig().with_options(cast(Any, options)),
 }
 
 
