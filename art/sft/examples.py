@@ -5,8 +5,9 @@ import os
 import random
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -17,8 +18,9 @@ from art.trajectories import Trajectory
 from art.types import TrainSFTConfig
 
 
-class SFTChunk(NamedTuple):
-    """The trajectories of one call of ``model.train_sft``.
+@dataclass(frozen=True, slots=True)
+class SFTChunk:
+    """The trajectories of one call of ``model.train_sft``. It can be unpacked like a tuple.
 
     Attributes:
         trajectories: Its trajectories.
@@ -33,6 +35,9 @@ class SFTChunk(NamedTuple):
     step: int
     epoch: int
     epoch_step: int
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(getattr(self, field.name) for field in fields(self))
 
 
 def create_sft_dataset_iterator(

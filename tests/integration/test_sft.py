@@ -38,7 +38,8 @@ def reference_loss(folder: str, batch: list[art.Trajectory]) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder)
     total, count = 0.0, 0
     for trajectory in batch:
-        text = tokenizer.apply_chat_template(trajectory.messages(), tokenize=False)
+        messages: list[Any] = trajectory.messages()
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
         ids: list[int] = []
         labels: list[int] = []
         # What the assistant says, between the opening of its turn and the end of it.

@@ -28,7 +28,7 @@ def trainable_model(**options: Any) -> art.TrainableModel[None]:
 
 
 # Attributes of objects, not of classes, are what code touches.
-OBJECTS: dict[str, Callable[..., object]] = {
+OBJECTS: dict[str, Callable[..., Any]] = {
     "art.Model": model,
     "art.TrainableModel": trainable_model,
     "art.local.LocalBackend": art.LocalBackend,
@@ -106,7 +106,7 @@ def test_a_name_that_is_refused_says_the_way_where_python_asks_art(row: Row) -> 
         assert row.note in str(raised.value)
 
 
-CALLS: dict[str, Callable[..., object]] = {
+CALLS: dict[str, Callable[..., Any]] = {
     "art.Model": model,
     "art.TrainableModel": trainable_model,
     "art.LocalBackend": art.LocalBackend,

@@ -80,7 +80,13 @@ def test_art_loads_every_public_name_that_is_installed(run: Run) -> None:
     )
     count, *absent = out.splitlines()[-1].split()
     assert int(count) >= 9
-    engines = {"megatron": ["megatron", "torch"], "local": ["torch"], "tinker": ["tinker"]}
+    engines = {
+        "langgraph": ["langchain_openai"],
+        "local": ["torch"],
+        "mcp": ["mcp"],
+        "megatron": ["megatron", "torch"],
+        "tinker": ["tinker"],
+    }
     assert set(absent) <= {
         extra for extra, roots in engines.items() if not all(map(find_spec, roots))
     }

@@ -95,6 +95,13 @@ def test_chunks_hold_every_example_once_an_epoch_with_the_rates_of_the_whole_run
     ]
 
 
+def test_a_chunk_is_unpacked_like_a_tuple() -> None:
+    (chunk,) = create_sft_dataset_iterator([example(1)], show_progress=False)
+    trajectories, config, *places = chunk
+    assert (trajectories, config) == (chunk.trajectories, chunk.config)
+    assert places == [0, 0, 0]
+
+
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Five examples, with an empty line among them."""
