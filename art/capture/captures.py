@@ -44,7 +44,7 @@ class Capture:
                 record_turn(self.trajectory, messages, tools, choices)
 
     def close(self) -> None:
-        """Record no more."""
+        """Stop recording."""
         with self._lock:
             self._closed = True
 

@@ -1,4 +1,4 @@
-"""What a turn must be: calls of tools, or JSON of a schema; and its grammar.
+"""Constraints on a turn, to call tools or to be JSON of a schema, and their grammars.
 
 A grammar changes which token is drawn. The logprobs of the sampled tokens stay those of the model
 without it, since these are what training compares with.
@@ -18,7 +18,7 @@ ToolUse = Literal["auto", "required"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Constraint:
-    """What a turn must be.
+    """A constraint on a turn.
 
     Attributes:
         tool_use: Whether the turn must call a tool.

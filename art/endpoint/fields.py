@@ -20,7 +20,7 @@ _MAX_NAME = 60
 
 @dataclass(slots=True)
 class FieldPolicy:
-    """How the unknown fields of one request are treated.
+    """The treatment of one request's unknown fields.
 
     Attributes:
         strict: Whether they are refused.

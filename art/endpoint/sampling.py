@@ -12,7 +12,7 @@ from art.endpoint.types import SampledTokens, SamplingOptions, StopReason, TopLo
 
 @dataclass(frozen=True, slots=True)
 class Stops:
-    """What ends a sample, beside the model's own end of turn.
+    """The stops of a sample, beside the model's own end of turn.
 
     Attributes:
         texts: Texts, of which the first to occur ends it.

@@ -44,7 +44,7 @@ class StructuredOutputs(RequestBody):
 
 
 class SamplingFields(RequestBody):
-    """How tokens are drawn, and what ends a sample."""
+    """The fields of drawing tokens, and of ending a sample."""
 
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -75,7 +75,7 @@ class SamplingFields(RequestBody):
         return biases
 
     def stops(self) -> Stops:
-        """What ends a sample."""
+        """The stops of a sample."""
         # A validator has made a list of it.
         return Stops([*(self.stop or [])], self.stop_token_ids or [])
 

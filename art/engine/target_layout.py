@@ -13,7 +13,7 @@ from art.executors.types import FloatArray, IntArray
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TargetLayout:
-    """Where the targets stand in the tensor that a client sent.
+    """The places of the targets in the tensor that a client sent.
 
     Attributes:
         shape: ``(M, K)``.

@@ -1,12 +1,17 @@
 """The chat model of a rollout, as LangChain's agents take it."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from langchain_openai import ChatOpenAI
 from pydantic import SecretStr
 
-from art.errors import ConfigurationError
+from art._internal.deferred import DeferredModule
+from art.errors import ConfigurationError, MissingExtraError
 from art.langgraph.rollout import current_model
+
+if TYPE_CHECKING:
+    import langchain_openai
+else:
+    langchain_openai = DeferredModule("langchain_openai")
 
 # A rollout may wait long for its turn.
 _REQUEST_SECONDS = 1200.0
@@ -19,7 +24,7 @@ def init_chat_model(
     configurable_fields: object = None,
     config_prefix: object = None,
     **options: Any,
-) -> ChatOpenAI:
+) -> "langchain_openai.ChatOpenAI":
     """Make a chat model of the rollout's model, in place of LangChain's function of this name.
 
     Args:
@@ -35,10 +40,19 @@ def init_chat_model(
         streaming are its own.
 
     Raises:
+        art.errors.MissingExtraError: ``langchain-openai`` is not installed.
         art.errors.CaptureError: It is called outside of a rollout of
             :func:`art.langgraph.rollout.wrap_rollout`.
         art.errors.ConfigurationError: An option other than those of ``ChatOpenAI`` is given.
     """
+    try:
+        from langchain_openai import ChatOpenAI
+    except ModuleNotFoundError as error:
+        if error.name != "langchain_openai":
+            raise
+        raise MissingExtraError(
+            "art.langgraph.init_chat_model", "langchain_openai", "langgraph"
+        ) from error
     given = {
         "model": model,
         "model_provider": model_provider,

@@ -51,7 +51,7 @@ class UsableTrajectory:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class UsableTrajectories:
-    """What of a step can be trained on, and what cannot.
+    """The part of a step that can be trained on, and the faults of the rest.
 
     Attributes:
         groups: The usable trajectories of each group, in order; a group may have none.

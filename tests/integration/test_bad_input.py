@@ -147,7 +147,7 @@ async def test_reference_logprobs_need_room_for_one_more_token(
     backend: art.TinkerBackend, model: art.TrainableModel[None], made_choice: MadeChoice
 ) -> None:
     long = group_of([0.0, 1.0], made_choice(list(range(1, 512)), [3]))
-    with pytest.raises(ContextLengthError, match="the 511 that fit"):
+    with pytest.raises(ContextLengthError, match="the 511 tokens that fit"):
         await backend.train(model, [long], kl_penalty_coef=0.1)
     await assert_step_stays(backend, model)
     assert (await backend.train(model, [long])).step == 1

@@ -34,7 +34,7 @@ def reference_loss(folder: str, batch: list[art.Trajectory]) -> float:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForCausalLM.from_pretrained(folder)
     total, count = 0.0, 0
     for trajectory in batch:
@@ -100,7 +100,7 @@ async def test_what_was_imitated_is_then_sampled(model: art.TrainableModel[None]
 async def test_every_turn_of_every_history_is_imitated(
     model: art.TrainableModel[None],
 ) -> None:
-    conversation: art.Messages = [
+    conversation: art.MessagesAndChoices = [
         {"role": "user", "content": "a?"},
         {"role": "assistant", "content": "b"},
         {"role": "user", "content": "c?"},

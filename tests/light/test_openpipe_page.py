@@ -2,7 +2,8 @@
 
 import importlib
 import inspect
-from typing import Any, is_typeddict
+from collections.abc import Callable
+from typing import Any, cast, is_typeddict
 
 import pytest
 
@@ -27,7 +28,7 @@ def trainable_model(**options: Any) -> art.TrainableModel[None]:
 
 
 # Attributes of objects, not of classes, are what code touches.
-OBJECTS = {
+OBJECTS: dict[str, Callable[..., object]] = {
     "art.Model": model,
     "art.TrainableModel": trainable_model,
     "art.local.LocalBackend": art.LocalBackend,
@@ -105,12 +106,12 @@ def test_a_name_that_is_refused_says_the_way_where_python_asks_art(row: Row) -> 
         assert row.note in str(raised.value)
 
 
-CALLS = {
+CALLS: dict[str, Callable[..., object]] = {
     "art.Model": model,
     "art.TrainableModel": trainable_model,
     "art.LocalBackend": art.LocalBackend,
     "art.TinkerBackend": art.TinkerBackend,
-    "backend.train": lambda **options: art.TrainConfig().with_options(options),
+    "backend.train": lambda **options: art.TrainConfig().with_options(cast(Any, options)),
 }
 
 

@@ -25,7 +25,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class ParsedText:
-    """What an assistant's message says, and what it asks for.
+    """The parts of an assistant's message: text, thinking and tool calls.
 
     Attributes:
         content: The text without the thinking and without the tool calls.

@@ -53,7 +53,7 @@ class NamedTool(RequestBody):
 
 
 class Thinking(RequestBody):
-    """Whether the model thinks before it answers; a budget is not kept."""
+    """The switch for thinking before the answer; a budget is not kept."""
 
     PLACE = "thinking."
     NO_EFFECT = frozenset({"budget_tokens", "display"})

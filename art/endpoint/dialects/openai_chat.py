@@ -58,7 +58,7 @@ def _events(completion: "_Completion") -> Iterator[str]:
 
 @dataclass(frozen=True, slots=True)
 class _View:
-    """What a request asks of its response."""
+    """The fields that a request asks of its response."""
 
     body: ChatCompletionRequest
     template: ChatTemplate

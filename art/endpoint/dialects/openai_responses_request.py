@@ -105,7 +105,7 @@ class TextConfig(RequestBody):
 
 
 class Reasoning(RequestBody):
-    """How much the model thinks."""
+    """The amount of thinking."""
 
     PLACE = "reasoning."
     NO_EFFECT = frozenset({"context", "generate_summary", "mode", "summary"})

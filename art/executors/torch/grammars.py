@@ -155,7 +155,7 @@ class GrammarState:
 
 
 class _TextTokenizer:
-    """What llguidance asks of a tokenizer: the bytes of each token, and tokens of text.
+    """A tokenizer as llguidance asks for one: the bytes of each token, and tokens of text.
 
     Text is never made into special tokens, so that a string such as ``"<|im_end|>"`` in a JSON
     schema is text, and not the end of the turn.

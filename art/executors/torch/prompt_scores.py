@@ -1,4 +1,4 @@
-"""What a request asks of its prompt itself: logprobs, likeliest tokens, and draws in its place.
+"""Scores of a request's own prompt: logprobs, likeliest tokens, and draws in its place.
 
 Shapes: P tokens of the prompt, M positions but the first (M = P - 1), K tokens a position, L
 targets, D hidden size, V vocabulary.

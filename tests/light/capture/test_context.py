@@ -335,3 +335,19 @@ class TestContexts:
         back = art.Trajectory.model_validate_json(trajectory.model_dump_json())
         assert back.model_dump() == trajectory.model_dump()
         json.dumps(trajectory.for_logging())
+
+
+async def test_turns_of_the_responses_api_are_captured(model: Model, echo: Echo) -> None:
+    async def agent() -> None:
+        client = model.openai_client()
+        for stream in (False, True):
+            response = await client.responses.create(model="agent", input="a", stream=stream)
+            if isinstance(response, openai.AsyncStream):
+                async for _ in response:
+                    pass
+
+    trajectory = await art.capture_auto_trajectory(agent())
+    assert shape(trajectory.messages_and_choices) == ["a", "[echo 1: a]"]
+    [again] = trajectory.additional_histories
+    assert shape(again.messages_and_choices) == ["a", "[echo 1: a]"]
+    assert_trained_once(trajectory, echo)

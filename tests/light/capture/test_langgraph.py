@@ -21,7 +21,7 @@ def test_the_extra_is_named_where_it_is_not_installed() -> None:
 
     assert callable(art.langgraph.wrap_rollout)
     with pytest.raises(MissingExtraError, match=r"art-rl\[langgraph\]"):
-        _ = art.langgraph.init_chat_model
+        art.langgraph.init_chat_model()
 
 
 @needs_langgraph

@@ -149,7 +149,7 @@ async def test_a_response_costs_what_its_usage_says(
 
 def test_a_model_without_a_price_is_an_error_and_an_explicit_price_is_enough() -> None:
     builder = MetricsBuilder("eval")
-    options = {"provider": "openai", "model_name": "m"}
+    options: Any = {"provider": "openai", "model_name": "m"}
     with pytest.raises(ConfigurationError, match=r"register_model_pricing\('m'"):
         builder.add_response_cost("user", {"usage": OPENAI}, **options)
     cost = builder.add_response_cost(

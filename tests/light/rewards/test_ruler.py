@@ -195,7 +195,7 @@ async def test_a_wrong_key_or_model_ends_the_run_also_where_failures_are_swallow
     judge: ChatServer, status: int
 ) -> None:
     judge.say(Answer("no such model", status=status))
-    group = art.TrajectoryGroup([art.Trajectory(messages_and_choices=each) for each in PAIR])
+    group = art.TrajectoryGroup([art.Trajectory(messages_and_choices=[*each]) for each in PAIR])
     with pytest.raises(ConfigurationError, match="Check the model's name"):
         await ruler_score_group(group, "j", base_url=judge.base_url, swallow_exceptions=True)
 
@@ -240,7 +240,7 @@ async def test_the_judge_may_be_shown(
 def group() -> art.TrajectoryGroup:
     return art.TrajectoryGroup(
         [
-            art.Trajectory(messages_and_choices=messages, reward=0.1, metrics={"turns": 1})
+            art.Trajectory(messages_and_choices=[*messages], reward=0.1, metrics={"turns": 1})
             for messages in PAIR
         ],
         exceptions=[ValueError("one failed")],
@@ -278,7 +278,7 @@ async def test_a_failing_judge_costs_its_group_and_not_the_run(
     )
 
     async def roll(answer: str) -> art.Trajectory:
-        return art.Trajectory(messages_and_choices=conversation(answer))
+        return art.Trajectory(messages_and_choices=[*conversation(answer)])
 
     async def score(group: art.TrajectoryGroup) -> art.TrajectoryGroup | None:
         return await ruler_score_group(
