@@ -9,11 +9,19 @@ from collections.abc import Mapping
 from typing import Any
 
 # As chat templates write JSON (Jinja's ``tojson``), so that a call in the history renders to the
-# tokens that were sampled. Keywords that llguidance lacks are left out with ``lenient``.
+# tokens that were sampled.
 _AS_TEMPLATES_WRITE = {
     "whitespace_flexible": False,
     "item_separator": ", ",
     "key_separator": ": ",
+}
+
+# Separators are regular expressions. More white space has no bound in llguidance, and a model could
+# write it until its limit.
+_ON_ONE_LINE = {
+    "whitespace_flexible": False,
+    "item_separator": ", ?",
+    "key_separator": ": ?",
 }
 
 
@@ -33,8 +41,8 @@ def marker(text: str, token_ids: Mapping[str, int]) -> str:
 
 
 def json_value(schema: Mapping[str, Any]) -> str:
-    """Write a JSON value of a schema, with any white space."""
-    return f"%json {json.dumps(schema, ensure_ascii=False)}"
+    """Write a JSON value of a schema, on one line."""
+    return _json({**schema, "x-guidance": _ON_ONE_LINE})
 
 
 def tool_argument(schema: Mapping[str, Any], *, lenient: bool) -> str:
@@ -44,4 +52,8 @@ def tool_argument(schema: Mapping[str, Any], *, lenient: bool) -> str:
         schema: The schema.
         lenient: Whether keywords that the grammar library lacks are left out, instead of refused.
     """
-    return json_value({**schema, "x-guidance": {**_AS_TEMPLATES_WRITE, "lenient": lenient}})
+    return _json({**schema, "x-guidance": {**_AS_TEMPLATES_WRITE, "lenient": lenient}})
+
+
+def _json(schema: Mapping[str, Any]) -> str:
+    return f"%json {json.dumps(schema, ensure_ascii=False)}"

@@ -158,7 +158,7 @@ async def test_the_reason_of_the_end_is_named(
         ({"tools": [TOOL], "tool_choice": {"type": "none"}}, None),
         (
             {"output_config": {"format": {"type": "json_schema", "schema": {"type": "object"}}}},
-            'content: %json {"type": "object"}',
+            'content: %json {"type": "object"',
         ),
     ],
     ids=["any", "tool", "auto", "none", "schema"],

@@ -217,7 +217,7 @@ async def test_a_schema_that_the_sampler_can_make_no_grammar_of_is_a_400(
     kind, message = spoken.error(response)
     assert (response.status_code, kind) == (400, "invalid_request_error")
     assert "Invalid type: odd" in message
-    assert '%json {"type": "odd"}' in (script.options[0].controls.grammar or "")
+    assert '%json {"type": "odd"' in (script.options[0].controls.grammar or "")
 
 
 @every_dialect

@@ -99,7 +99,7 @@ async def test_a_stream_carries_text_tokens_and_usage(client: AsyncOpenAI, scrip
 
 async def test_json_is_demanded_by_a_grammar(client: AsyncOpenAI, script: Script) -> None:
     await complete(client, extra_body={"response_format": {"type": "json_object"}})
-    assert script.options[0].controls.grammar == 'start: %json {"type": "object"}'
+    assert 'start: %json {"type": "object"' in (script.options[0].controls.grammar or "")
 
 
 @pytest.mark.parametrize(

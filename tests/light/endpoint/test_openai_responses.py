@@ -140,10 +140,10 @@ async def test_items_become_the_messages_that_they_were(
             },
             "tool_calls: block",
         ),
-        ({"text": {"format": {"type": "json_object"}}}, 'content: %json {"type": "object"}'),
+        ({"text": {"format": {"type": "json_object"}}}, 'content: %json {"type": "object"'),
         (
             {"text": {"format": {"type": "json_schema", "name": "x", "schema": {"type": "array"}}}},
-            'content: %json {"type": "array"}',
+            'content: %json {"type": "array"',
         ),
     ],
     ids=["required", "named", "allowed", "json_object", "json_schema"],
