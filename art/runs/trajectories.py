@@ -71,10 +71,14 @@ def read_trajectory_groups(path: Path) -> list[TrajectoryGroup]:
 
 def _line(group: TrajectoryGroup) -> str:
     try:
-        return group.model_dump_json()
+        line = group.model_dump_json()
     except PydanticSerializationError as error:
         if "surrogate" not in str(error):
             raise
+    else:
+        # In names, such as those of metrics, pydantic replaces it instead.
+        if "\ufffd" not in line:
+            return line
     # Text may hold half of a surrogate pair, which UTF-8 has not; JSON can say it as an escape.
     return json.dumps(_json_value(group.model_dump()), allow_nan=False, separators=(",", ":"))
 
