@@ -7,6 +7,7 @@ scripted, since a tiny model calls no tools; the endpoint, the capture and the t
 import asyncio
 import json
 import os
+import re
 import shutil
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -152,3 +153,33 @@ async def test_an_agent_runs_unchanged_and_its_run_is_trained_on(
     step = await model.get_step()
     result = await backend.train(model, [art.TrajectoryGroup([trajectory, better])])
     assert result.step == step + 1
+
+
+ROWS = {
+    "openai": "openai, chat completions",
+    "openai responses": "openai, responses",
+    "openai_agents": "openai-agents, responses",
+    "openai_agents chat_completions": "openai-agents, chat completions",
+    "langgraph": "langgraph with langchain-openai",
+    "pydantic_ai": "pydantic-ai",
+}
+
+
+def test_the_page_names_what_is_run() -> None:
+    ran: dict[str, set[str]] = {}
+    for case in CASES:
+        mode, *api = case.arguments
+        kind, _, stream = mode.partition("-")
+        name = " ".join([case.agent, *api, *(["responses"] if kind == "responses" else [])])
+        cell = {"stream": "streaming", "responses": "tools", "output": "tools"}.get(kind, kind)
+        ran.setdefault(ROWS.get(name, name), set()).add("streaming" if stream else cell)
+    page = (ROOT / "docs" / "capture.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([a-z][^|]*) \| (.*) \| yes \|$", page, re.MULTILINE)
+    columns = ("chat", "tools", "streaming")
+    said = {
+        name: {
+            column for column, cell in zip(columns, cells.split("|"), strict=True) if cell.strip()
+        }
+        for name, cells in rows
+    }
+    assert said == ran
