@@ -48,7 +48,9 @@ def create_app(endpoint: Endpoint, *, loopback: bool = True) -> FastAPI:
     app.add_middleware(
         CheckAccess, api_key=endpoint.api_key, loopback=loopback, error_shapes=shapes
     )
-    app.add_middleware(CaptureRollouts, api_key=endpoint.api_key, error_shapes=shapes)
+    app.add_middleware(
+        CaptureRollouts, api_key=endpoint.api_key, loopback=loopback, error_shapes=shapes
+    )
     add_error_handlers(app, shapes)
     app.include_router(_open_routes)
     app.include_router(rollouts.router)

@@ -14,10 +14,12 @@ from typing import Any, Protocol
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from art._internal.http_origin import check_origin
 from art.capture.captures import CAPTURES, HEADER, Capture
 from art.chat.template import ChatTemplate, Message
 from art.chat.tool_calls.protocol import Tool, ToolCall
 from art.endpoint.errors import ErrorShapes, RequestError
+from art.errors import ForeignOriginError
 from art.types import Choice
 
 ROLLOUTS = "/v1/rollouts"
@@ -121,12 +123,16 @@ class CaptureRollouts:
     Args:
         app: The application behind it.
         api_key: The endpoint's key.
+        loopback: Whether the server listens on loopback alone.
         error_shapes: The shapes of errors.
     """
 
-    def __init__(self, app: ASGIApp, *, api_key: str, error_shapes: ErrorShapes) -> None:
+    def __init__(
+        self, app: ASGIApp, *, api_key: str, loopback: bool, error_shapes: ErrorShapes
+    ) -> None:
         self._app = app
         self._api_key = api_key
+        self._loopback = loopback
         self._error_shapes = error_shapes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -136,9 +142,10 @@ class CaptureRollouts:
             return
         token, path = _split(scope["path"])
         token = token or Headers(scope=scope).get(HEADER)
-        capture = None if token is None else CAPTURES.find(token)
-        if token is not None and capture is None:
-            response = self._error_shapes.response(_unknown(), path or scope["path"])
+        try:
+            capture = None if token is None else self._find(token, scope)
+        except (ForeignOriginError, RequestError) as error:
+            response = self._error_shapes.response(error, path or scope["path"])
             await response(scope, receive, send)
             return
         if path is not None:
@@ -150,6 +157,19 @@ class CaptureRollouts:
             await self._app(scope, receive, send)
         finally:
             _capture.reset(outer)
+
+    def _find(self, token: str, scope: Scope) -> Capture:
+        # Nothing is told to another site's page, not even that there is no such rollout.
+        check_origin(scope["headers"], loopback=self._loopback)
+        capture = CAPTURES.find(token)
+        if capture is None:
+            raise RequestError(
+                404,
+                "this rollout is not captured: its trajectory was fetched or deleted, or the "
+                "endpoint was started again",
+                code="rollout_not_found",
+            )
+        return capture
 
     def _exchange_key(self, scope: Scope, token: str) -> None:
         headers = MutableHeaders(raw=list(scope["headers"]))
@@ -168,12 +188,3 @@ def _split(path: str) -> tuple[str | None, str | None]:
     if not rest.startswith(_SERVED) or f"/{rest}/".startswith(f"{ROLLOUTS}/"):
         return None, None
     return token, f"/{rest}"
-
-
-def _unknown() -> RequestError:
-    return RequestError(
-        404,
-        "this rollout is not captured: its trajectory was fetched or deleted, or the endpoint was "
-        "started again",
-        code="rollout_not_found",
-    )

@@ -50,6 +50,15 @@ async def test_a_page_of_another_site_is_refused_though_it_has_the_key(
     assert (status, error["type"], error["code"]) == (403, "permission_error", "foreign_origin")
 
 
+async def test_a_page_of_another_site_learns_nothing_of_rollouts(server: OpenAIServer) -> None:
+    status, error = await answer_to_a_head(
+        server, **{"x-art-rollout": "guessed", "origin": "https://evil.example"}
+    )
+    assert (status, error["code"]) == (403, "foreign_origin")
+    status, error = await answer_to_a_head(server, **{"x-art-rollout": "guessed"})
+    assert (status, error["code"]) == (404, "rollout_not_found")
+
+
 async def test_a_body_that_promises_to_be_too_large_is_refused_before_it_comes(
     server: OpenAIServer,
 ) -> None:
