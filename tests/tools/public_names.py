@@ -12,9 +12,9 @@ from typing import Literal, NamedTuple
 
 from tests.processes import ROOT
 
-# Packages whose functions take and return what torch and megatron define. The tools under test
-# see neither, so those types are unknown to them there, and there alone.
-WITH_ENGINE_TYPES = {"art.megatron"}
+# Packages whose functions take and return what torch, megatron and LangChain define. The tools
+# under test see none of them, so those types are unknown to them there, and there alone.
+WITH_ENGINE_TYPES = {"art.langgraph", "art.megatron"}
 
 
 class Definition(NamedTuple):
@@ -153,10 +153,21 @@ def _constructor(
             continue  # a class of another distribution
         kind = "typed dict" if inherited.kind == "typed dict" else kind
         parameters += inherited.parameters
+    overloaded = any(
+        isinstance(each, ast.FunctionDef) and each.name == "__new__"
+        for branch in statement.body
+        if isinstance(branch, ast.If)
+        for each in branch.body
+    )
     for each in statement.body:
         match each:
             case ast.FunctionDef(name="__init__"):
-                return kind, _parameters(each)[1:]
+                given = _parameters(each)[1:]
+                # Tools read the overloads of `__new__`, which name every field of the class
+                # itself; `**fields` are those of subclasses.
+                return kind, tuple(
+                    name for name in given if not (overloaded and name.startswith("**"))
+                )
             case ast.AnnAssign(target=ast.Name(id=field)) if not field.startswith("_"):
                 if has_fields or parameters or "dataclass" in decorators:
                     parameters += (field,)
