@@ -1,5 +1,6 @@
 """Chat turns: messages to a prompt, and sampled tokens to text and tool calls, in no dialect."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -95,7 +96,7 @@ class Turn:
         return self.sample.top_logprobs
 
 
-def render_turn(request: TurnRequest, endpoint: Endpoint) -> RenderedTurn:
+async def render_turn(request: TurnRequest, endpoint: Endpoint) -> RenderedTurn:
     """Render a request's prompt, before anything is sampled.
 
     Raises:
@@ -104,7 +105,7 @@ def render_turn(request: TurnRequest, endpoint: Endpoint) -> RenderedTurn:
         art.errors.ChatTemplateError: The template cannot render the messages.
     """
     model = endpoint.find_model(request.model)
-    prompt_token_ids = prompt_of(request, endpoint)
+    prompt_token_ids = await prompt_of(request, endpoint)
     endpoint.check_length(prompt_token_ids, request.options.max_tokens, request.messages_field)
     grammar = turn_grammar(
         request.constraint,
@@ -118,14 +119,18 @@ def render_turn(request: TurnRequest, endpoint: Endpoint) -> RenderedTurn:
     return RenderedTurn(request, model, prompt_token_ids, options)
 
 
-def prompt_of(request: TurnRequest, endpoint: Endpoint) -> list[int]:
+async def prompt_of(request: TurnRequest, endpoint: Endpoint) -> list[int]:
     """Render a request's prompt, however long it is.
 
     Raises:
         art.errors.ChatTemplateError: The template cannot render the messages.
     """
-    return endpoint.chat_template.prompt_token_ids(
-        request.messages, request.tools, request.template_kwargs
+    # Megabytes of text take seconds, and others wait on this event loop.
+    return await asyncio.to_thread(
+        endpoint.chat_template.prompt_token_ids,
+        request.messages,
+        request.tools,
+        request.template_kwargs,
     )
 
 

@@ -35,7 +35,11 @@ class AdamParams:
         for field in fields(self):
             value: object = getattr(self, field.name)
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not math.isfinite(value):  # type: ignore[arg-type]  # a number
+            try:
+                is_finite = is_number and math.isfinite(value)  # type: ignore[arg-type]
+            except OverflowError as error:  # an int that no float holds
+                raise InvalidRequestError(f"{field.name} is too large a number") from error
+            if not is_finite:
                 raise InvalidRequestError(f"{field.name} must be a finite number, not {value!r}")
             below = 1.0 if field.name in ("beta1", "beta2") else math.inf
             if not 0 <= value < below:  # type: ignore[operator]  # a number by now

@@ -51,7 +51,7 @@ async def _create_message(
     request: Request, endpoint: EndpointDependency
 ) -> JSONResponse | StreamingResponse:
     body = await read_body(request, MessagesRequest, strict=endpoint.strict)
-    rendered = render_turn(body.sampled_turn(), endpoint)
+    rendered = await render_turn(body.sampled_turn(), endpoint)
     message = _Message(body, rendered)
     if body.stream:
         return await stream(
@@ -68,7 +68,7 @@ async def _create_message(
 async def _count_tokens(request: Request, endpoint: EndpointDependency) -> dict[str, int]:
     body = await read_body(request, CountTokensRequest, strict=endpoint.strict)
     endpoint.find_model(body.model)
-    prompt = prompt_of(body.turn_request(Stops(), SamplingOptions()), endpoint)
+    prompt = await prompt_of(body.turn_request(Stops(), SamplingOptions()), endpoint)
     return {"input_tokens": len(prompt)}
 
 

@@ -38,7 +38,7 @@ async def _create_chat_completion(
     request: Request, endpoint: EndpointDependency
 ) -> JSONResponse | StreamingResponse:
     body = await read_body(request, ChatCompletionRequest, strict=endpoint.strict)
-    rendered = render_turn(body.turn_request(), endpoint)
+    rendered = await render_turn(body.turn_request(), endpoint)
     view = _View(body, endpoint.chat_template)
     if body.stream:
         return await stream(

@@ -102,7 +102,10 @@ async def _create_completion(
     body = await read_body(request, CompletionRequest, strict=endpoint.strict)
     model = endpoint.find_model(body.model)
     options = body.sampling_options()
-    prompts = [_prompt_token_ids(prompt, options, endpoint) for prompt in body.prompt]
+    # In a thread, as `prompt_of` does it.
+    prompts = await asyncio.to_thread(
+        lambda: [_prompt_token_ids(prompt, options, endpoint) for prompt in body.prompt]
+    )
     sampling = _sample_all(model, prompts, options, body, endpoint)
     if body.stream:
         return await stream(

@@ -35,7 +35,7 @@ async def _create_response(
     request: Request, endpoint: EndpointDependency
 ) -> JSONResponse | StreamingResponse:
     body = await read_body(request, ResponsesRequest, strict=endpoint.strict)
-    rendered = render_turn(body.turn_request(), endpoint)
+    rendered = await render_turn(body.turn_request(), endpoint)
     response = _Response(body, rendered, endpoint.chat_template)
     if body.stream:
         events = ResponseEvents(response.envelope())

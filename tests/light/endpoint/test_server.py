@@ -1,6 +1,8 @@
 """The endpoint's server: its models, its key, its port, and the shape of its errors."""
 
 import asyncio
+import threading
+from typing import Any
 
 import openai
 import pytest
@@ -53,6 +55,25 @@ async def test_a_name_is_answered_from_its_checkpoint(
 async def test_concurrent_requests_share_a_completer(client: AsyncOpenAI, script: Script) -> None:
     await asyncio.gather(*(ask(client) for _ in range(64)))
     assert (len(script.prompts), len(script.opened)) == (64, 1)
+
+
+async def test_others_are_answered_while_a_long_prompt_is_read(
+    client: AsyncOpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, ending = threading.Event(), threading.Event()
+    read = ChatTemplate.prompt_token_ids
+
+    def read_slowly(self: ChatTemplate, *arguments: Any) -> list[int]:
+        reading.set()
+        assert ending.wait(timeout=20)
+        return read(self, *arguments)
+
+    monkeypatch.setattr(ChatTemplate, "prompt_token_ids", read_slowly)
+    asking = asyncio.create_task(ask(client))
+    assert await asyncio.to_thread(reading.wait, 20)
+    assert [model.id async for model in client.models.list()]
+    ending.set()
+    assert await asking == "hello"
 
 
 async def test_a_completer_that_failed_to_open_is_opened_again(script: Script) -> None:

@@ -19,6 +19,7 @@ def test_names_and_defaults_are_those_of_the_sdk() -> None:
     [
         ("learning_rate", -1e-3),
         ("learning_rate", math.nan),
+        ("eps", 10**400),
         ("beta1", 1.0),
         ("beta2", -0.1),
         ("eps", math.inf),
