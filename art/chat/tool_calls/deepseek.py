@@ -3,7 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from art.chat.tool_calls.json_calls import checked_call, decode_json, object_of_arguments
+from art.chat.lark import literal, marker
+from art.chat.tool_calls.json_calls import (
+    arguments_grammar,
+    checked_call,
+    decode_json,
+    object_of_arguments,
+)
 from art.chat.tool_calls.marked_calls import parse_marked_calls
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
@@ -35,8 +41,23 @@ class DeepSeekFormat:
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
-    ) -> None:
-        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        begin, separator, end, opening, closing = (
+            marker(each, token_ids) for each in (_BEGIN, _SEPARATOR, _END, *_SECTION)
+        )
+        calls = []
+        for function in (tool["function"] for tool in tools):
+            name, arguments = function["name"], arguments_grammar(function)
+            head, tail = literal(f"{name}\n```json\n"), literal("\n```")
+            calls.append(f'"function" {separator} {head} {arguments} {tail}')
+            calls.append(f"{literal(name)} {separator} {arguments}")
+        more = ' ("\\n"? block)*' if parallel else ""
+        return (
+            f"tool_calls: {opening} block{more} {closing}\n"
+            f"block: {begin} call {end}\n"
+            f"call: {' | '.join(calls)}"
+        )
 
 
 DEEPSEEK = DeepSeekFormat()

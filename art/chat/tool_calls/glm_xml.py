@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from art.chat.lark import literal, marker, tool_argument
 from art.chat.tool_calls.json_calls import new_call, skip_space
 from art.chat.tool_calls.protocol import ParsedText, Tool
 from art.chat.tool_calls.tagged_blocks import (
@@ -13,7 +14,13 @@ from art.chat.tool_calls.tagged_blocks import (
     ends_without_closing_tag,
     parse_blocks,
 )
-from art.chat.tool_calls.typed_values import schemas_by_tool, typed_value
+from art.chat.tool_calls.typed_values import (
+    parameter_schemas,
+    schema_items,
+    schema_types,
+    schemas_by_tool,
+    typed_value,
+)
 
 
 class GlmXmlFormat:
@@ -37,8 +44,19 @@ class GlmXmlFormat:
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
-    ) -> None:
-        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        opening, closing, *marks = (marker(each, token_ids) for each in self.markers)
+        calls = " | ".join(_call_grammar(tool, marks) for tool in tools)
+        more = ' ("\\n"? block)*' if parallel else ""
+        end = marks[-1]
+        text = f"text[suffix={end}]" if end.startswith('"') else "text"
+        return (
+            f'tool_calls: "\\n"? block{more}\n'
+            f"block: {opening} call {closing}\n"
+            f"call: {calls}\n"
+            f"{text}: /(?s:.*)/"
+        )
 
 
 GLM_XML = GlmXmlFormat()
@@ -72,3 +90,24 @@ def _read_block(
         return None
     call = new_call(name.group(1), arguments)
     return None if call is None else ([call], end + len(CLOSE) if closed else end)
+
+
+def _call_grammar(tool: Tool, marks: Sequence[str]) -> str:
+    """Write a name and its pairs; ``marks`` are those around a key and around a value."""
+    key_opening, key_closing, opening, closing = marks
+    function = tool["function"]
+    parameters = function.get("parameters") or {}
+    required = schema_items(parameters.get("required"))
+    definitions = {key: parameters[key] for key in ("$defs", "definitions") if key in parameters}
+    pieces = [f'{literal(function["name"])} "\\n"?']
+    for key, schema in parameter_schemas(tool).items():
+        types = schema_types(schema)
+        if not types or "string" in types:
+            # A text ends with the closing mark; as a suffix where that is no token.
+            value = "text" if closing.startswith('"') else f"text {closing}"
+        else:
+            lenient = function.get("strict") is not True
+            value = f"{tool_argument({**schema, **definitions}, lenient=lenient)} {closing}"
+        pair = f'{key_opening} {literal(key)} {key_closing} "\\n"? {opening} {value} "\\n"?'
+        pieces.append(f"({pair})" if key in required else f"({pair})?")
+    return " ".join(pieces)

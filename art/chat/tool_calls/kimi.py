@@ -3,7 +3,13 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from art.chat.tool_calls.json_calls import decode_json, new_call, object_of_arguments
+from art.chat.lark import literal, marker
+from art.chat.tool_calls.json_calls import (
+    arguments_grammar,
+    decode_json,
+    new_call,
+    object_of_arguments,
+)
 from art.chat.tool_calls.marked_calls import parse_marked_calls
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
@@ -27,8 +33,21 @@ class KimiFormat:
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
-    ) -> None:
-        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        begin, argument, end, opening, closing = (
+            marker(each, token_ids) for each in (_BEGIN, _ARGUMENT, _END, *_SECTION)
+        )
+        calls = []
+        for function in (tool["function"] for tool in tools):
+            name, arguments = literal(f"functions.{function['name']}:"), arguments_grammar(function)
+            calls.append(f"{name} /[0-9]{{1,3}}/ {argument} {arguments}")
+        blocks = "block+" if parallel else "block"
+        return (
+            f"tool_calls: {opening} {blocks} {closing}\n"
+            f"block: {begin} call {end}\n"
+            f"call: {' | '.join(calls)}"
+        )
 
 
 KIMI = KimiFormat()

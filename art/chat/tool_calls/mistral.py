@@ -1,9 +1,12 @@
 """The formats of Mistral: ``[TOOL_CALLS]`` and a list of calls, or a name and its arguments."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 
+from art.chat.lark import literal, marker
 from art.chat.tool_calls.json_calls import (
+    arguments_grammar,
     call_from_object,
     decode_json,
     new_call,
@@ -13,6 +16,7 @@ from art.chat.tool_calls.json_calls import (
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
 _BEGIN = "[TOOL_CALLS]"
+_ID_KEY, _QUOTE = ', "id": "', '"'
 
 
 class MistralFormat:
@@ -34,8 +38,37 @@ class MistralFormat:
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
-    ) -> None:
-        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        begin = marker(_BEGIN, token_ids)
+        call_id = f"({literal(_ID_KEY)} ID {literal(_QUOTE)})?"
+        closing = literal("}")
+        objects, named = [], []
+        for function in (tool["function"] for tool in tools):
+            arguments = arguments_grammar(function)
+            name = json.dumps(function["name"], ensure_ascii=False)
+            head = literal(f'{{"name": {name}, "arguments": ')
+            objects.append(f"{head} {arguments} {call_id} {closing}")
+            mark = marker("[ARGS]", token_ids)
+            named.append(f"{literal(function['name'])} id? {mark} {arguments}")
+        more = ' (", " object)*' if parallel else ""
+        rules = [
+            f'list: {begin} "[" object{more} "]"',
+            f"object: {' | '.join(objects)}",
+            "ID: /[a-zA-Z0-9]{9}/",
+        ]
+        # Where the arguments have a marker of their own, the model may write the later forms.
+        if "[ARGS]" not in token_ids:
+            return "\n".join(["tool_calls: list", *rules])
+        calls = "named+" if parallel else "named"
+        return "\n".join(
+            [
+                f"tool_calls: list | {calls}",
+                *rules,
+                f"named: {begin} ({' | '.join(named)})",
+                f"id: {marker('[CALL_ID]', token_ids)} ID",
+            ]
+        )
 
 
 MISTRAL = MistralFormat()

@@ -3,8 +3,10 @@
 import re
 from collections.abc import Mapping, Sequence
 
+from art.chat.lark import marker
 from art.chat.tool_calls.json_calls import (
     call_from_object,
+    call_object_grammar,
     call_object_text,
     decode_json,
     skip_space,
@@ -46,8 +48,12 @@ class Phi4MiniFormat:
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
-    ) -> None:
-        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        more = ' (", " call)*' if parallel else ""
+        opening, closing = marker(_OPEN, token_ids), marker(_CLOSE, token_ids)
+        calls = call_object_grammar(tools, "arguments")
+        return f'tool_calls: {opening} "[" call{more} "]" {closing}\n{calls}'
 
 
 PHI4_MINI = Phi4MiniFormat()

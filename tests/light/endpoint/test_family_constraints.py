@@ -20,6 +20,15 @@ hf = pytest.importorskip("llguidance.hf")
 
 WITH_TOOLS = [name for name in FAMILIES if NATIVE[name].calls]
 WITH_GRAMMAR = {
+    "deepseek_v3_tools",
+    "glm4_5",
+    "glm4_7",
+    "kimi_k2",
+    "kimi_k2_thinking",
+    "ministral_3",
+    "mistral_nemo",
+    "mistral_small_3_2",
+    "phi4_mini",
     "hermes_2_pro",
     "llama3_1",
     "llama3_2",
@@ -88,3 +97,24 @@ def test_calls_are_let_through_after_thinking_or_cannot_be_demanded(name: str) -
             answer = NATIVE[name].turn(prompt, "", reasoning, calls)
             assert matches(each, grammar, answer), (answer, grammar)
         assert not matches(each, grammar, NATIVE[name].turn(prompt, "Sure.", reasoning, ()))
+
+
+@pytest.mark.parametrize("name", sorted(WITH_GRAMMAR))
+def test_other_tools_and_further_calls_are_not_let_through(name: str) -> None:
+    each = family(name)
+    prompt_token_ids = prompt_of(each, TOOLS)
+    prompt = each.text(prompt_token_ids)
+    grammar = turn_grammar(
+        Constraint(tool_use="required"),
+        TOOLS,
+        prompt_token_ids,
+        parallel=False,
+        template=each.template,
+    )
+    assert grammar is not None
+    one = NATIVE[name].turn(prompt, "", None, [ARGUMENTS])
+    assert matches(each, grammar, one)
+    assert not matches(each, grammar, one.replace("search", "delete"))
+    assert not matches(each, grammar, one.replace("3", '"three"'))
+    if NATIVE[name].many_calls:
+        assert not matches(each, grammar, NATIVE[name].turn(prompt, "", None, [ARGUMENTS] * 2))
