@@ -197,6 +197,16 @@ class ChatTemplate:
         newlines = 'newlines: ("\\n" | "\\n\\n")?'
         return "\n".join([rule, body, newlines])
 
+    @property
+    def content_opening(self) -> str | None:
+        """The Lark text of what stands between a message's thinking and its content, if anything.
+
+        Nothing of it stands before calls.
+        """
+        if self.tool_call_format is HARMONY:
+            return HARMONY.content_opening(self.marker_token_ids)
+        return None
+
     def _tag_grammar(self, tag: str) -> str:
         """Write a tag whose pieces may be added tokens."""
         added = frozenset(self._tokenizer.get_added_vocab().values())

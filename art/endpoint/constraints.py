@@ -124,7 +124,8 @@ def turn_grammar(
     """
     rules: list[str] = []
     if constraint.content_rule is not None:
-        rules.append(f"content: {constraint.content_rule}")
+        before = template.content_opening or ""
+        rules.append(f"content: {before} ({constraint.content_rule})")
     if constraint.tool_use == "required":
         chosen = _chosen(constraint.tool_name, tools)
         body = "tool_calls"

@@ -3,12 +3,18 @@
 import re
 from collections.abc import Mapping, Sequence
 
-from art.chat.lark import marker
-from art.chat.tool_calls.json_calls import decode_json, new_call, object_of_arguments, skip_space
+from art.chat.lark import literal, marker
+from art.chat.tool_calls.json_calls import (
+    arguments_grammar,
+    decode_json,
+    new_call,
+    object_of_arguments,
+    skip_space,
+)
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
 _START, _CHANNEL, _MESSAGE = "<|start|>", "<|channel|>", "<|message|>"
-_END = "<|end|>"
+_CONSTRAIN, _END = "<|constrain|>", "<|end|>"
 
 
 class HarmonyFormat:
@@ -21,7 +27,7 @@ class HarmonyFormat:
 
     template_mark = _CHANNEL
     # Not <|call|> and <|return|>, which end the turn.
-    markers = (_START, _CHANNEL, "<|constrain|>", _MESSAGE, _END)
+    markers = (_START, _CHANNEL, _CONSTRAIN, _MESSAGE, _END)
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`.
@@ -50,11 +56,28 @@ class HarmonyFormat:
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
-    ) -> None:
-        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`.
+
+        One call, whatever ``parallel`` is, since the turn ends with it. Its recipient stands before
+        the channel, as templates write it, or in it, as models do.
+        """
+        channel, constrain, message = (
+            marker(each, token_ids) for each in (_CHANNEL, _CONSTRAIN, _MESSAGE)
+        )
+        calls = []
+        for function in (tool["function"] for tool in tools):
+            recipient = f" to=functions.{function['name']}"
+            heads = (
+                f'{literal(recipient)} {channel} "commentary"',
+                f"{channel} {literal('commentary' + recipient)}",
+            )
+            arguments = arguments_grammar(function)
+            calls += [f"{head} kind? {message} {arguments}" for head in heads]
+        return f'tool_calls: {" | ".join(calls)}\nkind: " " {constrain}? "json"'
 
     def opening_grammar(self, token_ids: Mapping[str, int]) -> str:
-        """Write the Lark rule ``opening`` of a turn that answers, perhaps after thinking.
+        """Write the Lark rule ``opening``: the thinking, which may be left out.
 
         Args:
             token_ids: The markers that are tokens of the model, with their ids.
@@ -63,7 +86,11 @@ class HarmonyFormat:
             marker(each, token_ids) for each in (_START, _CHANNEL, _MESSAGE, _END)
         )
         analysis = f'{channel} "analysis" {message} /(?s:.*)/ {end} {start} "assistant"'
-        return f'opening: ({analysis})? {channel} "final" {message}'
+        return f"opening: ({analysis})?"
+
+    def content_opening(self, token_ids: Mapping[str, int]) -> str:
+        """Write the Lark text of the header before an answer; see :meth:`opening_grammar`."""
+        return f'{marker(_CHANNEL, token_ids)} "final" {marker(_MESSAGE, token_ids)}'
 
 
 HARMONY = HarmonyFormat()

@@ -23,6 +23,7 @@ WITH_GRAMMAR = {
     "deepseek_v3_tools",
     "glm4_5",
     "glm4_7",
+    "gpt_oss",
     "kimi_k2",
     "kimi_k2_thinking",
     "ministral_3",
