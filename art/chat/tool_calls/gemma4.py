@@ -4,11 +4,11 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from art.chat.tool_calls.gemma4_grammar import CLOSE, OPEN, QUOTE, calls_grammar
 from art.chat.tool_calls.json_calls import decode_json, new_call, skip_space
 from art.chat.tool_calls.marked_calls import parse_marked_calls
 from art.chat.tool_calls.protocol import ParsedText, Tool, ToolCall
 
-_OPEN, _CLOSE, _QUOTE = "<|tool_call>", "<tool_call|>", '<|"|>'
 _MAX_DEPTH = 64
 
 
@@ -16,16 +16,17 @@ class Gemma4Format:
     """A name and an object whose keys are bare and whose strings stand between ``<|"|>``."""
 
     template_mark = "<|tool_call>call:"
-    markers = (_OPEN, _CLOSE, _QUOTE)
+    markers = (OPEN, CLOSE, QUOTE)
 
     def parse(self, text: str, tools: Sequence[Tool]) -> ParsedText:
         """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.parse`."""
-        return parse_marked_calls(text, _OPEN, _read_call)
+        return parse_marked_calls(text, OPEN, _read_call)
 
     def grammar(
         self, tools: Sequence[Tool], *, parallel: bool, token_ids: Mapping[str, int]
-    ) -> None:
-        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`: there is none."""
+    ) -> str:
+        """See :meth:`art.chat.tool_calls.protocol.ToolCallFormat.grammar`."""
+        return calls_grammar(tools, parallel=parallel, token_ids=token_ids)
 
 
 GEMMA4 = Gemma4Format()
@@ -52,19 +53,19 @@ def _read_call(text: str, start: int) -> tuple[ToolCall, int] | None:
         except _Malformed:
             return None
     end = skip_space(text, position)
-    closed = text.startswith(_CLOSE, end)
+    closed = text.startswith(CLOSE, end)
     # A model may end its turn, or begin the next call, without the closing marker.
-    if not closed and not (arguments and (end == len(text) or text.startswith(_OPEN, end))):
+    if not closed and not (arguments and (end == len(text) or text.startswith(OPEN, end))):
         return None
     call = new_call(head.group(1), arguments)
-    return None if call is None else (call, end + len(_CLOSE) if closed else end)
+    return None if call is None else (call, end + len(CLOSE) if closed else end)
 
 
 def _read_value(text: str, start: int, depth: int) -> tuple[Any, int]:
     start = skip_space(text, start)
     if depth > _MAX_DEPTH:
         raise _Malformed
-    if text.startswith(_QUOTE, start):
+    if text.startswith(QUOTE, start):
         return _read_text(text, start)
     if text.startswith("{", start):
         return _read_object(text, start, depth + 1)
@@ -80,10 +81,10 @@ def _read_value(text: str, start: int, depth: int) -> tuple[Any, int]:
 
 
 def _read_text(text: str, start: int) -> tuple[str, int]:
-    end = text.find(_QUOTE, start + len(_QUOTE))
+    end = text.find(QUOTE, start + len(QUOTE))
     if end < 0:
         raise _Malformed
-    return text[start + len(_QUOTE) : end], end + len(_QUOTE)
+    return text[start + len(QUOTE) : end], end + len(QUOTE)
 
 
 def _read_object(text: str, start: int, depth: int) -> tuple[dict[str, Any], int]:
@@ -104,7 +105,7 @@ def _read_object(text: str, start: int, depth: int) -> tuple[dict[str, Any], int
 
 def _read_key(text: str, start: int) -> tuple[str, int]:
     start = skip_space(text, start)
-    if text.startswith(_QUOTE, start):
+    if text.startswith(QUOTE, start):
         key, position = _read_text(text, start)
     elif (decoded := decode_json(text, start)) is not None and isinstance(decoded[0], str):
         key, position = decoded

@@ -21,6 +21,7 @@ hf = pytest.importorskip("llguidance.hf")
 WITH_TOOLS = [name for name in FAMILIES if NATIVE[name].calls]
 WITH_GRAMMAR = {
     "deepseek_v3_tools",
+    "gemma4",
     "glm4_5",
     "glm4_7",
     "gpt_oss",
