@@ -124,8 +124,8 @@ def turn_grammar(
     """
     rules: list[str] = []
     if constraint.content_rule is not None:
-        before = template.content_opening or ""
-        rules.append(f"content: {before} ({constraint.content_rule})")
+        rule, before = constraint.content_rule, template.content_opening
+        rules.append(f"content: {rule}" if before is None else f"content: {before} ({rule})")
     if constraint.tool_use == "required":
         chosen = _chosen(constraint.tool_name, tools)
         body = "tool_calls"
