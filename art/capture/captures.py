@@ -8,11 +8,11 @@ import logging
 import secrets
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from urllib.parse import urlsplit
 
 from art._internal.proxies import is_loopback_url
-from art.capture.conversations import record_turn
+from art.capture.conversations import record_completion, record_turn
 from art.trajectories import Trajectory
 from art.types import Choice, Message, Tools
 
@@ -42,6 +42,20 @@ class Capture:
         with self._lock:
             if not self._closed:
                 record_turn(self.trajectory, messages, tools, choices)
+
+    def record_completion(
+        self,
+        prompt_token_ids: Sequence[int],
+        choices: Sequence[Choice],
+        text_of: Callable[[Sequence[int]], str],
+    ) -> None:
+        """Add a prompt of tokens and its completions, as :meth:`record` does a request for turns.
+
+        See :func:`art.capture.conversations.record_completion`.
+        """
+        with self._lock:
+            if not self._closed:
+                record_completion(self.trajectory, prompt_token_ids, choices, text_of)
 
     def close(self) -> None:
         """Stop recording."""

@@ -5,7 +5,7 @@ they begin with a conversation that was recorded before, it continues that one.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from art.trajectories import History, Trajectory
@@ -46,6 +46,50 @@ def record_turn(
         _take_over_call_ids(items, messages)
         items.extend(messages[len(items) :])
         items.append(choice)
+
+
+def record_completion(
+    trajectory: Trajectory,
+    prompt_token_ids: Sequence[int],
+    choices: Sequence[Choice],
+    text_of: Callable[[Sequence[int]], str],
+) -> None:
+    """Add a prompt of tokens and the completions that were sampled for it to a trajectory.
+
+    The prompt continues the longest conversation whose last completion, with its own prompt, it
+    begins with. What it has beyond that is one message of the user's, for those who read it:
+    training takes the tokens.
+
+    Args:
+        trajectory: The trajectory; it is changed.
+        prompt_token_ids: ``[P]``.
+        choices: One or more, with ``prompt_token_ids`` and ``token_ids``.
+        text_of: Writes tokens as text.
+    """
+    for number, choice in enumerate(choices):
+        found = _continued_by_tokens(trajectory, prompt_token_ids) if number == 0 else None
+        conversation, known = found or (_begin(trajectory), 0)
+        items = conversation.messages_and_choices
+        if new := prompt_token_ids[known:]:
+            items.append({"role": "user", "content": text_of(new)})
+        items.append(choice)
+
+
+def _continued_by_tokens(
+    trajectory: Trajectory, prompt_token_ids: Sequence[int]
+) -> tuple[Trajectory | History, int] | None:
+    """Find a conversation, with the number of tokens of the prompt that it holds."""
+    found: tuple[Trajectory | History, int] | None = None
+    prompt = list(prompt_token_ids)
+    conversations: list[Trajectory | History] = [trajectory, *trajectory.additional_histories]
+    for conversation in conversations:
+        last = next(reversed(conversation.messages_and_choices), None)
+        fields = last.model_extra or {} if isinstance(last, Choice) else {}
+        held = [*fields.get("prompt_token_ids", ()), *fields.get("token_ids", ())]
+        longer = found is None or len(held) > found[1]
+        if held and longer and prompt[: len(held)] == held:
+            found = conversation, len(held)
+    return found
 
 
 def _continued(

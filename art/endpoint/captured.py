@@ -9,6 +9,7 @@ since turns are recorded where they are sampled; completions of plain text or to
 import uuid
 from collections.abc import Sequence
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -81,6 +82,64 @@ def record_turns(
         offered: list[Any] = [dict(tool) for tool in tools]
         choices = [_choice(turn, prompt_token_ids, template) for turn in turns]
         capture.record(sent, offered or None, choices)
+
+
+class SampledCompletion(Protocol):
+    """A completion of a prompt, as it was sampled. :class:`art.endpoint.sampling.Sample` is one."""
+
+    @property
+    def token_ids(self) -> Sequence[int]:
+        """``[T]``."""
+        ...
+
+    @property
+    def logprobs(self) -> Sequence[float]:
+        """``[T]``, in nats."""
+        ...
+
+    @property
+    def text(self) -> str:
+        """The text, without the stop."""
+        ...
+
+    @property
+    def stop_reason(self) -> str:
+        """The reason why the completion ended, in the OpenAI API's words."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _PlainTurn:
+    """A completion as a turn: its text is content, whatever it says."""
+
+    token_ids: Sequence[int]
+    logprobs: Sequence[float]
+    content: str
+    finish_reason: str
+    tool_calls: Sequence[ToolCall] = ()
+
+
+def record_completions(
+    prompt_token_ids: Sequence[int],
+    completions: Sequence[SampledCompletion],
+    template: ChatTemplate,
+) -> None:
+    """Record the completions of one prompt of the current request, where it names a capture.
+
+    Args:
+        prompt_token_ids: ``[P]``.
+        completions: The completions, at least one.
+        template: Writes the texts of tokens.
+    """
+    capture = _capture.get()
+    if capture is not None:
+        prompt = list(prompt_token_ids)
+        turns = [
+            _PlainTurn(each.token_ids, each.logprobs, each.text, each.stop_reason)
+            for each in completions
+        ]
+        choices = [_choice(turn, prompt, template) for turn in turns]
+        capture.record_completion(prompt, choices, template.decode)
 
 
 def _choice(turn: SampledTurn, prompt_token_ids: list[int], template: ChatTemplate) -> Choice:

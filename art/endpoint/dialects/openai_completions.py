@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from art.chat.template import ChatTemplate
 from art.endpoint.body import read_body
+from art.endpoint.captured import record_completions
 from art.endpoint.dependencies import EndpointDependency
 from art.endpoint.dialect import Dialect
 from art.endpoint.dialects.openai_chat_request import StreamOptions
@@ -152,6 +153,8 @@ async def _sample_all(
     finally:
         for task in tasks:
             task.cancel()
+    for prompt, own in zip(prompts, samples, strict=True):
+        record_completions(prompt, own, endpoint.chat_template)
     return [
         _Choice(text, prompt, each)
         for text, prompt, own in zip(body.prompt, prompts, samples, strict=True)

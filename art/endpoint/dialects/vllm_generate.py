@@ -16,6 +16,7 @@ from pydantic import Field
 from art._internal.validation import ShortList
 from art.chat.template import ChatTemplate
 from art.endpoint.body import read_body
+from art.endpoint.captured import record_completions
 from art.endpoint.dependencies import EndpointDependency
 from art.endpoint.dialect import Dialect
 from art.endpoint.dialects.openai_chat_request import StreamOptions
@@ -25,6 +26,8 @@ from art.endpoint.events import DONE, server_sent_event
 from art.endpoint.fields import Count, Neutral, RequestBody, TokenId, Whole
 from art.endpoint.sampling import Sample, sample
 from art.endpoint.sampling_fields import VLLM_NEUTRAL, NumChoices, SamplingFields
+from art.endpoint.served_models import ServedModel
+from art.endpoint.state import Endpoint
 from art.endpoint.streams import stream
 from art.endpoint.types import SamplingOptions
 
@@ -109,7 +112,7 @@ async def _generate(
     model = endpoint.models.latest if body.model is None else endpoint.find_model(body.model)
     options = params.sampling_options()
     endpoint.check_length(body.token_ids, options.max_tokens, "token_ids")
-    sampling = sample(model, body.token_ids, options, params.stops(), endpoint)
+    sampling = _sample(model, body, endpoint)
     template = endpoint.chat_template
     if body.stream:
         return await stream(
@@ -119,6 +122,15 @@ async def _generate(
         )
     generation = _Generation(body, model.name, await sampling, template)
     return JSONResponse(generation.response())
+
+
+async def _sample(model: ServedModel, body: GenerateRequest, endpoint: Endpoint) -> list[Sample]:
+    params = body.sampling_params
+    samples = await sample(
+        model, body.token_ids, params.sampling_options(), params.stops(), endpoint
+    )
+    record_completions(body.token_ids, samples, endpoint.chat_template)
+    return samples
 
 
 @dataclass(frozen=True, slots=True)

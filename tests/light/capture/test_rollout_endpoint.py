@@ -192,3 +192,65 @@ def test_a_request_that_ends_after_its_trajectory_was_fetched_adds_nothing() -> 
     capture.record([{"role": "user", "content": "late"}], None, [make_choice([2], [1])])
     assert trajectory is not None
     assert trajectory.messages_and_choices == []
+
+
+async def test_prompts_of_tokens_are_captured_and_join_by_their_tokens(
+    model: Model, echo: Echo
+) -> None:
+    def ids(text: str) -> list[int]:
+        return list(echo.tokenizer.encode(text, add_special_tokens=False))
+
+    prompt = ids("<|im_start|>user\na<|im_end|>\n<|im_start|>assistant\n")
+    async with model.rollout_endpoint() as rollout:
+        headers = {"Authorization": f"Bearer {rollout.api_key}"}
+        root = rollout.base_url.removesuffix("/v1")
+        async with httpx.AsyncClient(headers=headers) as client:
+
+            async def generate(token_ids: list[int], n: int = 1) -> list[list[int]]:
+                """Speak vLLM's dialect of tokens."""
+                answer = await client.post(
+                    f"{root}/inference/v1/generate",
+                    json={"token_ids": token_ids, "sampling_params": {"n": n}},
+                )
+                return [each["token_ids"] for each in answer.raise_for_status().json()["choices"]]
+
+            async def complete(token_ids: list[int]) -> None:
+                """Speak OpenAI's dialect of prompts."""
+                answer = await client.post(
+                    f"{rollout.base_url}/completions",
+                    json={"model": rollout.model_name, "prompt": token_ids},
+                )
+                answer.raise_for_status()
+
+            [first] = await generate(prompt)
+            await complete(
+                [*prompt, *first, *ids("\n<|im_start|>user\nb<|im_end|>\n<|im_start|>assistant\n")]
+            )
+            await generate(ids("<|im_start|>user\nc<|im_end|>\n"), n=2)
+        trajectory = await rollout.trajectory()
+    texts = shape(trajectory.messages_and_choices)
+    assert texts[1::2] == ["[echo 1: a]", "[echo 2: b]"]
+    assert "b" in texts[2]
+    assert "a" not in texts[2].replace("assistant", "")
+    branches = [shape(each.messages_and_choices)[-1] for each in trajectory.additional_histories]
+    assert branches == ["[echo 1: c]", "[other1 1: c]"]
+    assert_trained_once(trajectory, echo)
+
+
+async def test_an_agent_that_speaks_anthropics_dialect_is_captured(
+    model: Model, echo: Echo
+) -> None:
+    async with model.rollout_endpoint() as rollout:
+        async with httpx.AsyncClient(headers={"x-api-key": rollout.api_key}) as client:
+            messages: list[dict[str, object]] = []
+            for text in ("a", "b"):
+                messages.append({"role": "user", "content": text})
+                answer = await client.post(
+                    f"{rollout.base_url}/messages",
+                    json={"model": rollout.model_name, "max_tokens": 50, "messages": messages},
+                )
+                content = answer.raise_for_status().json()["content"]
+                messages.append({"role": "assistant", "content": content})
+        trajectory = await rollout.trajectory()
+    assert shape(trajectory.messages_and_choices) == ["a", "[echo 1: a]", "b", "[echo 2: b]"]
+    assert_trained_once(trajectory, echo)
