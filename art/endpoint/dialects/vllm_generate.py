@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, StreamingResponse
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from art._internal.validation import ShortList
 from art.chat.template import ChatTemplate
@@ -32,6 +32,8 @@ from art.endpoint.streams import stream
 from art.endpoint.types import SamplingOptions
 
 _MAX_LOGPROBS = 20
+# What they say of the text does not matter to tokens, so any value is taken with those.
+_OF_TEXT = ("skip_special_tokens", "spaces_between_special_tokens")
 
 _Json = dict[str, object]
 
@@ -51,7 +53,7 @@ class VllmSamplingParams(SamplingFields):
 
     PLACE = "sampling_params."
     NEUTRAL: ClassVar[Neutral] = {
-        **VLLM_NEUTRAL,
+        **{field: values for field, values in VLLM_NEUTRAL.items() if field not in _OF_TEXT},
         "extra_args": ({},),
         "flat_logprobs": (False,),
         "logprob_token_ids": (),
@@ -68,6 +70,8 @@ class VllmSamplingParams(SamplingFields):
 
     n: NumChoices | None = None
     max_tokens: Count | None = None
+    skip_special_tokens: bool | None = None
+    spaces_between_special_tokens: bool | None = None
     logprobs: Annotated[int, Whole, Field(ge=0, le=_MAX_LOGPROBS)] | None = None
 
     def sampling_options(self) -> SamplingOptions:
@@ -101,6 +105,13 @@ class GenerateRequest(RequestBody):
     output_mode: Literal["tokens", "text"] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+
+    @model_validator(mode="after")
+    def _check_text(self) -> "GenerateRequest":
+        for field in _OF_TEXT if self.output_mode == "text" else ():
+            if getattr(self.sampling_params, field) is False:
+                raise ValueError(f"sampling_params.{field} cannot be false with output_mode text")
+        return self
 
 
 @router.post("", response_model=None)

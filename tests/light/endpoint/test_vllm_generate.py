@@ -137,3 +137,13 @@ async def test_what_cannot_be_honoured_is_refused_in_vllms_shape(
     error = response.json()["error"]
     assert (response.status_code, error["code"], error["param"]) == (400, 400, named)
     assert error["type"] == "invalid_request_error"
+
+
+async def test_what_concerns_the_text_is_taken_where_tokens_are_asked_for(
+    http: httpx.AsyncClient,
+) -> None:
+    params = {"skip_special_tokens": False}
+    assert (await generate(http, params)).status_code == 200
+    answer = await generate(http, params, output_mode="text")
+    assert answer.status_code == 400
+    assert "skip_special_tokens cannot be false" in answer.json()["error"]["message"]
