@@ -46,7 +46,8 @@ class Script:
     ) -> list[SampledTokens]:
         token_ids = self._tokenizer.encode(self.replies.pop(0), add_special_tokens=False)
         self.said.append(token_ids)
-        return [SampledTokens(token_ids, [-0.5] * len(token_ids), "stop")]
+        likeliest = [[(token_id, -0.5)] for token_id in token_ids]
+        return [SampledTokens(token_ids, [-0.5] * len(token_ids), "stop", likeliest)]
 
 
 @pytest.fixture(scope="module")
