@@ -119,7 +119,9 @@ async def run_agent(case: Case, **environment: str) -> dict[str, Any]:
             process.kill()
             await process.wait()
     assert process.returncode == 0, f"{output.decode()}\n{errors.decode()[-3000:]}"
-    printed: dict[str, Any] = json.loads(output.decode().splitlines()[-1].rpartition("\r")[2])
+    # A progress line may stand before it, without an end.
+    text = output.decode()
+    printed: dict[str, Any] = json.loads(text[text.rindex('{"answer"') :])
     return printed
 
 

@@ -59,7 +59,8 @@ def metadata(distributions: Path) -> Message:
 def test_only_what_users_need_is_published_as_an_extra(metadata: Message) -> None:
     assert metadata["Name"] == "art-rl"
     assert metadata["Requires-Python"] == ">=3.11"
-    assert set(metadata.get_all("Provides-Extra", [])) == {"tinker", "local", "megatron"}
+    extras = {"tinker", "local", "langgraph", "mcp", "megatron"}
+    assert set(metadata.get_all("Provides-Extra", [])) == extras
 
 
 def test_only_the_megatron_extra_is_bound_to_linux(metadata: Message) -> None:
