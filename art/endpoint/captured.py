@@ -50,6 +50,11 @@ class SampledTurn(Protocol):
         ...
 
     @property
+    def reasoning_content(self) -> str | None:
+        """The thinking; ``None`` where the model did not think."""
+        ...
+
+    @property
     def tool_calls(self) -> Sequence[ToolCall]:
         """The tool calls in order."""
         ...
@@ -116,6 +121,7 @@ class _PlainTurn:
     logprobs: Sequence[float]
     content: str
     finish_reason: str
+    reasoning_content: str | None = None
     tool_calls: Sequence[ToolCall] = ()
 
 
@@ -144,9 +150,8 @@ def record_completions(
 
 def _choice(turn: SampledTurn, prompt_token_ids: list[int], template: ChatTemplate) -> Choice:
     message: dict[str, object] = {"role": "assistant", "content": turn.content}
-    reasoning = getattr(turn, "reasoning_content", None)
-    if reasoning is not None:
-        message["reasoning_content"] = reasoning
+    if turn.reasoning_content is not None:
+        message["reasoning_content"] = turn.reasoning_content
     if turn.tool_calls:
         message["content"] = turn.content or None
         message["tool_calls"] = [

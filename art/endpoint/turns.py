@@ -134,6 +134,15 @@ async def prompt_of(request: TurnRequest, endpoint: Endpoint) -> list[int]:
     )
 
 
+def exact_tokens(rendered: RenderedTurn, turn: Turn) -> dict[str, object]:
+    """Write a turn's exact tokens, for dialects that have no field of their own for them."""
+    return {
+        "prompt_token_ids": rendered.prompt_token_ids,
+        "token_ids": turn.token_ids,
+        "token_logprobs": turn.logprobs,
+    }
+
+
 async def sample_turns(rendered: RenderedTurn, endpoint: Endpoint) -> list[Turn]:
     """Sample a request's turns.
 

@@ -20,7 +20,14 @@ from art.endpoint.errors import RequestError
 from art.endpoint.events import server_sent_event
 from art.endpoint.sampling import Stops
 from art.endpoint.streams import stream
-from art.endpoint.turns import RenderedTurn, Turn, prompt_of, render_turn, sample_turns
+from art.endpoint.turns import (
+    RenderedTurn,
+    Turn,
+    exact_tokens,
+    prompt_of,
+    render_turn,
+    sample_turns,
+)
 from art.endpoint.types import SamplingOptions
 
 _Json = dict[str, object]
@@ -122,13 +129,7 @@ class _Message:
         }
 
     def _exact_tokens(self, turn: Turn) -> _Json:
-        if not self.body.return_token_ids:
-            return {}
-        return {
-            "prompt_token_ids": self.rendered.prompt_token_ids,
-            "token_ids": turn.token_ids,
-            "token_logprobs": turn.logprobs,
-        }
+        return exact_tokens(self.rendered, turn) if self.body.return_token_ids else {}
 
 
 def _blocks(turn: Turn) -> list[_Json]:

@@ -22,7 +22,7 @@ from art.endpoint.dialects.openai_responses_request import WITH_LOGPROBS, Respon
 from art.endpoint.dialects.openai_tokens import token_logprobs
 from art.endpoint.errors import RequestError
 from art.endpoint.streams import stream
-from art.endpoint.turns import RenderedTurn, Turn, render_turn, sample_turns
+from art.endpoint.turns import RenderedTurn, Turn, exact_tokens, render_turn, sample_turns
 
 router = APIRouter(prefix="/v1/responses")
 DIALECT = Dialect(router)
@@ -162,13 +162,7 @@ class _Response:
         }
 
     def _exact_tokens(self, turn: Turn) -> _Json:
-        if not self.body.return_token_ids:
-            return {}
-        return {
-            "prompt_token_ids": self.rendered.prompt_token_ids,
-            "token_ids": turn.token_ids,
-            "token_logprobs": turn.logprobs,
-        }
+        return exact_tokens(self.rendered, turn) if self.body.return_token_ids else {}
 
 
 def _new_id(kind: str) -> str:
